@@ -1,0 +1,24 @@
+//! Sleeping on a word of shared memory, and waking who sleeps there.
+#![allow(unsafe_code, reason = "the futex system call has no safe wrapper")]
+
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// Sleeps while the word is `seen`, until woken, interrupted by a signal, or for `timeout` at most. May return at any
+/// time: the caller looks again.
+pub fn wait(word: &AtomicU32, seen: u32, timeout: Option<Duration>) {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the word is alive as long as its borrow, the timespec (or null) as long as this function. The kernel only
+    // compares the word. Every reason to return early is alike to the caller.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen, timeout) };
+}
+
+/// Wakes one sleeper, if there is one.
+pub fn wake_one(word: &AtomicU32) {
+    // SAFETY: the word is alive as long as its borrow; waking reads no memory of ours.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+}

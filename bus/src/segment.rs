@@ -1,0 +1,362 @@
+//! The segment: a sealed memfd, mapped by the host agent and by the processes of one sandbox.
+//!
+//! This is the only module that turns offsets into references. Everything it hands out is made of atomics, save the payload
+//! buffers, which are handed out as raw pointers with their length.
+#![allow(unsafe_code, reason = "the one module that maps the segment")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::layout::{CLASSES, FUNCTIONS_MAX, Geometry, Layout, NEXT_MAX};
+use crate::message::MessageHeader;
+use crate::queue::{Queue, QueueIndices};
+use crate::slot::InstanceSlot;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"sandbar\x01");
+/// Length of a name, in bytes, at most.
+const NAME_MAX: usize = 64;
+
+/// The first page.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub(crate) struct Header {
+    magic: AtomicU64,
+    payload_bytes_max: AtomicU64,
+    functions: AtomicU32,
+    slots: AtomicU32,
+    queue_capacity: AtomicU32,
+    messages: [AtomicU32; CLASSES],
+    application: Name,
+    /// Not 0 while the supervisor sleeps without a time-out: whoever brings a message wakes it.
+    pub(crate) supervisor_asleep: AtomicU32,
+    /// Where the search for a free message starts, for each class.
+    pub(crate) hints: [AtomicU32; CLASSES],
+}
+
+const _: () = assert!(size_of::<Header>() <= crate::layout::PAGE_BYTES);
+
+#[repr(C)]
+#[derive(Debug)]
+struct Name {
+    len: AtomicU32,
+    bytes: [AtomicU8; NAME_MAX],
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        Self { len: AtomicU32::new(0), bytes: [const { AtomicU8::new(0) }; NAME_MAX] }
+    }
+}
+
+impl Name {
+    fn write(&self, name: &str) {
+        let bytes = name.as_bytes();
+        for (to, from) in self.bytes.iter().zip(bytes) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        let len = u32::try_from(bytes.len().min(NAME_MAX)).unwrap_or(0);
+        self.len.store(len, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> String {
+        let len = (self.len.load(Ordering::Relaxed) as usize).min(NAME_MAX);
+        let bytes: Vec<u8> = self.bytes[..len].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// One function, as the processes of the sandbox see it.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub(crate) struct FunctionEntry {
+    timeout_ns: AtomicU64,
+    /// The word the function's worker sleeps on.
+    pub(crate) worker: AtomicU32,
+    /// Instances the worker keeps ready.
+    ready: AtomicU32,
+    next_count: AtomicU32,
+    next: [AtomicU32; NEXT_MAX],
+    name: Name,
+}
+
+const _: () = assert!(size_of::<FunctionEntry>() == 128);
+
+/// What the catalogue in the segment says of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// The function's name.
+    pub name: String,
+    /// How long one call of it may run, in nanoseconds.
+    pub timeout_ns: u64,
+    /// Where its output goes, as indices; the first one answers the caller. None: the output is the answer.
+    pub next: Vec<usize>,
+    /// Instances that its worker keeps ready.
+    pub ready: usize,
+}
+
+/// A mapped segment.
+#[derive(Debug)]
+pub struct Segment {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the mapping belongs to no thread, and all that is reached through it is atomic or a raw pointer.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+/// Why a segment could not be made or mapped.
+#[derive(Debug)]
+pub enum SegmentError {
+    /// A system call failed; which one.
+    System(&'static str, io::Error),
+    /// What was mapped is not a segment.
+    NotASegment(&'static str),
+}
+
+impl std::fmt::Display for SegmentError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::System(call, _) => write!(f, "the application's segment: {call} failed"),
+            Self::NotASegment(why) => write!(f, "the descriptor is no application's segment: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for SegmentError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(_, error) => Some(error),
+            Self::NotASegment(_) => None,
+        }
+    }
+}
+
+fn system(call: &'static str) -> SegmentError {
+    SegmentError::System(call, io::Error::last_os_error())
+}
+
+impl Segment {
+    /// Makes the segment of an application: a memfd that can neither shrink (which would turn the agent's reads into SIGBUS)
+    /// nor grow nor be executed.
+    ///
+    /// # Errors
+    /// When the system refuses the memory.
+    pub fn create(layout: Layout, application: &str, functions: &[Function]) -> Result<(Self, OwnedFd), SegmentError> {
+        let fd = sealed_memfd(layout.len)?;
+        let segment = Self::map(fd.as_fd(), layout)?;
+        let header = segment.header();
+        let geometry = segment.layout.geometry;
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        header.functions.store(narrow(geometry.functions), Ordering::Relaxed);
+        header.slots.store(narrow(geometry.slots), Ordering::Relaxed);
+        header.queue_capacity.store(narrow(geometry.queue_capacity), Ordering::Relaxed);
+        header.payload_bytes_max.store(geometry.payload_bytes_max as u64, Ordering::Relaxed);
+        for (to, from) in header.messages.iter().zip(geometry.messages) {
+            to.store(narrow(from), Ordering::Relaxed);
+        }
+        header.application.write(application);
+        for (index, function) in functions.iter().enumerate().take(geometry.functions) {
+            let entry = segment.function_entry(index);
+            entry.name.write(&function.name);
+            entry.timeout_ns.store(function.timeout_ns, Ordering::Relaxed);
+            entry.ready.store(narrow(function.ready), Ordering::Relaxed);
+            entry.next_count.store(narrow(function.next.len().min(NEXT_MAX)), Ordering::Relaxed);
+            for (to, from) in entry.next.iter().zip(&function.next) {
+                to.store(narrow(*from), Ordering::Relaxed);
+            }
+        }
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok((segment, fd))
+    }
+
+    /// Maps a segment from inside its sandbox, taking its geometry from its header.
+    ///
+    /// # Errors
+    /// When it cannot be mapped, or is no segment.
+    pub fn attach(fd: BorrowedFd<'_>) -> Result<Self, SegmentError> {
+        let len = file_len(fd)?;
+        let smallest = Layout::new(Geometry { messages: [0, 0, 0, 1], ..Geometry::usual(1, 1, 1) });
+        let mut probe = smallest.map_err(|_| SegmentError::NotASegment("no layout"))?;
+        if len < crate::layout::PAGE_BYTES {
+            return Err(SegmentError::NotASegment("it is shorter than a header"));
+        }
+        probe.len = crate::layout::PAGE_BYTES;
+        let first_page = Self::map(fd, probe)?;
+        let header = first_page.header();
+        if header.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(SegmentError::NotASegment("it has another magic number"));
+        }
+        let wide = |word: &AtomicU32| word.load(Ordering::Relaxed) as usize;
+        let payload_bytes_max = header.payload_bytes_max.load(Ordering::Relaxed);
+        let geometry = Geometry {
+            functions: wide(&header.functions),
+            slots: wide(&header.slots),
+            queue_capacity: wide(&header.queue_capacity),
+            payload_bytes_max: usize::try_from(payload_bytes_max).unwrap_or(usize::MAX),
+            messages: header.messages.each_ref().map(wide),
+        };
+        let layout = Layout::new(geometry).map_err(|_| SegmentError::NotASegment("its geometry is impossible"))?;
+        if layout.len != len {
+            return Err(SegmentError::NotASegment("its length does not follow from its geometry"));
+        }
+        Self::map(fd, layout)
+    }
+
+    fn map(fd: BorrowedFd<'_>, layout: Layout) -> Result<Self, SegmentError> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), layout.len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        if base == libc::MAP_FAILED {
+            return Err(system("mmap"));
+        }
+        let base = NonNull::new(base.cast::<u8>()).ok_or(SegmentError::NotASegment("mapped at 0"))?;
+        Ok(Self { base, layout })
+    }
+
+    /// How the segment is laid out.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// # Safety
+    /// `offset..offset + count * size_of::<T>()` must be a part of the layout, aligned for `T`, and `T` made of atomics
+    /// alone.
+    unsafe fn at<T>(&self, offset: usize, count: usize) -> &[T] {
+        debug_assert!(offset + count * size_of::<T>() <= self.layout.len);
+        debug_assert_eq!(offset % align_of::<T>(), 0);
+        // SAFETY: the offset lies within the mapping, by the caller's word.
+        let start = unsafe { self.base.add(offset) }.cast::<T>().as_ptr();
+        // SAFETY: in bounds and aligned by the caller's word; all-atomic contents may change under a shared reference; the
+        // mapping lives as long as `self`, and the memfd cannot shrink under it.
+        unsafe { std::slice::from_raw_parts(start, count) }
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the header is the first thing of every layout.
+        unsafe { &self.at(0, 1)[0] }
+    }
+
+    pub(crate) fn function_entry(&self, index: usize) -> &FunctionEntry {
+        // SAFETY: the layout has this array at this offset; indexing checks the bounds.
+        unsafe { &self.at(self.layout.functions, self.layout.geometry.functions)[index] }
+    }
+
+    /// All instance slots.
+    #[must_use]
+    pub fn slots(&self) -> &[InstanceSlot] {
+        // SAFETY: the layout has this array at this offset.
+        unsafe { self.at(self.layout.slots, self.layout.geometry.slots) }
+    }
+
+    pub(crate) fn messages(&self) -> &[MessageHeader] {
+        // SAFETY: the layout has this array at this offset.
+        unsafe { self.at(self.layout.messages, self.layout.geometry.messages()) }
+    }
+
+    /// Panics, as an index does, when there is no such queue.
+    pub(crate) fn queue(&self, queue: usize) -> Queue<'_> {
+        // SAFETY: the layout has this array at this offset.
+        let indices: &[QueueIndices] = unsafe { self.at(self.layout.queues, self.layout.geometry.queues()) };
+        let (first, count) = self.layout.cells_of(queue);
+        // SAFETY: the layout gives each of its queues `count` cells from `first` on.
+        let cells: &[AtomicU64] = unsafe { self.at(self.layout.cells + first * size_of::<u64>(), count) };
+        Queue::new(&indices[queue], cells)
+    }
+
+    /// The payload buffer of a message: where it starts, and its length in bytes.
+    pub(crate) fn buffer(&self, message: usize) -> (NonNull<u8>, usize) {
+        let (offset, len) = self.layout.buffer_of(message);
+        // SAFETY: the layout places the whole buffer within the mapping.
+        (unsafe { self.base.add(offset) }, len)
+    }
+
+    /// Gives the memory of a payload buffer back to the system; it reads as zeros afterwards.
+    pub(crate) fn drop_buffer(&self, message: usize) {
+        let (start, len) = self.buffer(message);
+        if len >= crate::layout::PAGE_BYTES {
+            // SAFETY: a page-aligned part of a shared mapping of ours; nobody reads the buffer of a message that the
+            // caller owns. A refusal leaves the memory as it is.
+            unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_REMOVE) };
+        }
+    }
+
+    /// The application's name, as the catalogue has it.
+    #[must_use]
+    pub fn application(&self) -> String {
+        self.header().application.read()
+    }
+
+    /// What the catalogue says of a function; `None` for an index it does not have.
+    #[must_use]
+    pub fn function(&self, index: usize) -> Option<Function> {
+        if index >= self.layout.geometry.functions {
+            return None;
+        }
+        let entry = self.function_entry(index);
+        let next_count = (entry.next_count.load(Ordering::Relaxed) as usize).min(NEXT_MAX);
+        let next = entry.next[..next_count].iter().map(|next| next.load(Ordering::Relaxed) as usize);
+        Some(Function {
+            name: entry.name.read(),
+            timeout_ns: entry.timeout_ns.load(Ordering::Relaxed),
+            next: next.filter(|next| *next < FUNCTIONS_MAX).collect(),
+            ready: entry.ready.load(Ordering::Relaxed) as usize,
+        })
+    }
+
+    /// Index of the function of this name.
+    #[must_use]
+    pub fn function_index(&self, name: &str) -> Option<usize> {
+        (0..self.layout.geometry.functions).find(|index| self.function_entry(*index).name.read() == name)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.layout.len) };
+    }
+}
+
+fn sealed_memfd(len: usize) -> Result<OwnedFd, SegmentError> {
+    let name = c"sandbar-bus";
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a C string.
+    let mut fd = unsafe { libc::memfd_create(name.as_ptr(), flags | libc::MFD_NOEXEC_SEAL) };
+    if fd < 0 {
+        // Kernels before 6.3 do not know MFD_NOEXEC_SEAL.
+        // SAFETY: as above.
+        fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    }
+    if fd < 0 {
+        return Err(system("memfd_create"));
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let length = libc::off_t::try_from(len).map_err(|_| SegmentError::NotASegment("too long"))?;
+    // SAFETY: no memory is involved.
+    if unsafe { libc::ftruncate(fd.as_raw_fd(), length) } != 0 {
+        return Err(system("ftruncate"));
+    }
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: no memory is involved.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
+        return Err(system("fcntl(F_ADD_SEALS)"));
+    }
+    Ok(fd)
+}
+
+fn file_len(fd: BorrowedFd<'_>) -> Result<usize, SegmentError> {
+    // SAFETY: an all-zero stat is a valid one.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is ours to fill.
+    if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
+        return Err(system("fstat"));
+    }
+    usize::try_from(stat.st_size).map_err(|_| SegmentError::NotASegment("negative length"))
+}

@@ -1,0 +1,333 @@
+//! The CoAP door (RFC 7252): calls over UDP.
+//!
+//! ```text
+//!   datagram      one UDP socket; knows the address that was asked
+//!      │
+//!   message       version, format, codec; pings and what is malformed end here
+//!      │
+//!   exchange      every request runs once and is answered: deduplication, acknowledgements, retransmission
+//!      │
+//!   block-wise    payloads of any size from and into blocks of up to 1,024 bytes
+//!      │
+//!   call          path and method to a function, its outcome to a code; discovery
+//! ```
+//!
+//! The layers are state machines that are told the time and give back what to send ([`layers`] puts them together);
+//! this module alone waits. One task receives, one keeps the time, and every call has its own: a slow call delays no
+//! other.
+//!
+//! Invariants:
+//! 1. The state's lock is held for the time of one state change, never across an await, never while sending.
+//! 2. Nothing a peer sends, and no error of the socket, ends the door.
+//! 3. Every call that was begun is answered, even if its task is ended early.
+//!
+//! It does not verify that a peer's address is its own, answers no groups, keeps no observers and encrypts nothing.
+//! One socket serves all peers; their state is reached through one lock.
+
+mod block;
+mod blockwise;
+mod call;
+mod config;
+mod counters;
+mod datagram;
+mod discovery;
+mod exchange;
+mod layers;
+mod message;
+mod option;
+mod random;
+mod response;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use coap_lite::MessageType;
+use sandbar_runtime::{Answer, Outcome};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+pub use self::config::{CoapConfig, TransferLimits};
+pub use self::counters::{CoapCounters, Counter};
+pub use self::datagram::BindError;
+
+use self::blockwise::download::Tagger;
+use self::call::{Work, inquire, respond};
+use self::datagram::{DatagramSocket, Endpoint, ReceiveBuffer, Transmit};
+use self::layers::{Layers, Pending, Reaction};
+use self::message::{Received, empty};
+use crate::service::Service;
+
+/// How long the door waits after an error of its socket, lest a lasting one keeps it busy.
+const RECEIVE_ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// A CoAP door that is bound, and not yet serving.
+#[derive(Debug)]
+pub struct CoapDoor<S> {
+    shared: Arc<Shared<S>>,
+}
+
+/// What the tasks of a door share.
+#[derive(Debug)]
+struct Shared<S> {
+    socket: DatagramSocket,
+    service: S,
+    config: Arc<CoapConfig>,
+    counters: Arc<CoapCounters>,
+    tagger: Tagger,
+    state: Mutex<State>,
+    /// Tells the time keeper that something is due before what it waits for.
+    earlier: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    layers: Layers,
+    /// What the time keeper waits for.
+    awaited: Option<Instant>,
+}
+
+impl<S: Service> CoapDoor<S> {
+    /// Binds a door to a UDP address. Has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the socket not set up.
+    pub fn bind(address: SocketAddr, service: S, config: CoapConfig) -> Result<Self, BindError> {
+        let socket = DatagramSocket::bind(address, config.receive_buffer_bytes)?;
+        let config = Arc::new(config);
+        let counters = Arc::new(CoapCounters::default());
+        let layers = Layers::new(
+            Arc::clone(&config),
+            Arc::clone(&counters),
+            service.payload_bytes_max(),
+            Instant::now(),
+        );
+        let state = State {
+            layers,
+            awaited: None,
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                socket,
+                service,
+                config,
+                counters,
+                tagger: Tagger::default(),
+                state: Mutex::new(state),
+                earlier: Notify::new(),
+            }),
+        })
+    }
+
+    /// The bound address; with the port the kernel chose if it was asked for port 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.socket.local_addr()
+    }
+
+    /// What the door counts, from now on and while it serves.
+    #[must_use]
+    pub fn counters(&self) -> Arc<CoapCounters> {
+        Arc::clone(&self.shared.counters)
+    }
+
+    /// Serves until `shutdown` is ready; then takes no more requests, and gives running calls
+    /// [`CoapConfig::drain`] to end.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
+        let shared = self.shared;
+        let mut calls = JoinSet::new();
+        tokio::select! {
+            () = shared.receive(&mut calls) => {}
+            () = shared.keep_time() => {}
+            () = shutdown => {}
+        }
+        let drained = async { while calls.join_next().await.is_some() {} };
+        let drain = tokio::time::timeout(shared.config.drain, drained);
+        tokio::select! {
+            _ = drain => {}
+            () = shared.keep_time() => {}
+        }
+        let left = shared.lock().layers.calls();
+        if left > 0 {
+            tracing::warn!(calls = left, "calls were still running when the door closed");
+        }
+        calls.shutdown().await;
+    }
+}
+
+impl<S: Service> Shared<S> {
+    /// Receives for ever.
+    async fn receive(self: &Arc<Self>, calls: &mut JoinSet<()>) {
+        let mut buffer = ReceiveBuffer::new();
+        loop {
+            match self.socket.receive(&mut buffer).await {
+                Ok((length, Some(from))) => {
+                    self.counters.datagrams.add();
+                    self.datagram(&from, buffer.datagram(length), calls).await;
+                }
+                Ok((_, None)) => {
+                    self.counters.datagrams.add();
+                    self.counters.unanswerable.add();
+                }
+                Err(error) => {
+                    self.counters.receive_errors.add();
+                    tracing::debug!(%error, "receiving failed");
+                    tokio::time::sleep(RECEIVE_ERROR_PAUSE).await;
+                }
+            }
+            while calls.try_join_next().is_some() {}
+        }
+    }
+
+    /// Deals with one datagram.
+    async fn datagram(self: &Arc<Self>, from: &Endpoint, bytes: &[u8], calls: &mut JoinSet<()>) {
+        match message::read(bytes, self.config.options_max) {
+            Received::Request(message) => {
+                let inquiry = inquire(&self.service, &self.config, &message);
+                let reaction = self.change(|layers, now| layers.request(from, message, inquiry, now));
+                match reaction {
+                    Reaction::Silence => {}
+                    Reaction::Send(transmit) => self.send(&transmit).await,
+                    Reaction::Run(work, pending) => {
+                        let call = Call::new(Arc::clone(self), pending);
+                        calls.spawn(call.run(work));
+                    }
+                }
+            }
+            Received::Acknowledgement(id) => {
+                self.change(|layers, _| layers.confirmed(from, id));
+            }
+            Received::Reset(id) => {
+                if self.change(|layers, _| layers.confirmed(from, id)) {
+                    self.counters.rejected.add();
+                }
+            }
+            Received::Ping(id) => {
+                self.counters.pings.add();
+                self.reset(from, id).await;
+            }
+            Received::Malformed(id, error) => {
+                self.counters.malformed.add();
+                tracing::debug!(peer = %from.remote, %error, "rejected a message");
+                self.reset(from, id).await;
+            }
+            Received::Ignored(error) => {
+                self.counters.malformed.add();
+                tracing::debug!(peer = %from.remote, %error, "ignored a datagram");
+            }
+        }
+    }
+
+    async fn reset(&self, to: &Endpoint, id: u16) {
+        let bytes = Arc::from(empty(MessageType::Reset, id));
+        self.send(&Transmit { to: *to, bytes }).await;
+    }
+
+    /// Does what is due, for ever.
+    async fn keep_time(&self) {
+        let mut out = Vec::new();
+        loop {
+            let awaited = {
+                let mut state = self.lock();
+                state.layers.tick(Instant::now(), &mut out);
+                state.awaited = state.layers.next_deadline();
+                state.awaited
+            };
+            for transmit in out.drain(..) {
+                self.send(&transmit).await;
+            }
+            match awaited {
+                None => self.earlier.notified().await,
+                Some(deadline) => {
+                    let sleep = tokio::time::sleep_until(deadline.into());
+                    tokio::select! {
+                        () = sleep => {}
+                        () = self.earlier.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Changes the state, and tells the time keeper if something is due earlier than it knows.
+    fn change<T>(&self, change: impl FnOnce(&mut Layers, Instant) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state.layers, Instant::now());
+        let next = state.layers.next_deadline();
+        let earlier = match (next, state.awaited) {
+            (Some(next), Some(awaited)) => next < awaited,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier {
+            state.awaited = next;
+        }
+        drop(state);
+        if earlier {
+            self.earlier.notify_one();
+        }
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug of ours; the door goes on with the state as it is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, transmit: &Transmit) {
+        let sent = self.socket.send(transmit, self.config.send_wait).await;
+        self.sent(transmit, sent);
+    }
+
+    fn sent(&self, transmit: &Transmit, sent: std::io::Result<()>) {
+        if let Err(error) = sent {
+            self.counters.send_errors.add();
+            tracing::debug!(peer = %transmit.to.remote, %error, "sending failed");
+        }
+    }
+}
+
+/// A call that has been begun, and owes its peer an answer.
+struct Call<S: Service> {
+    shared: Arc<Shared<S>>,
+    /// `None` once it has been answered.
+    pending: Option<Box<Pending>>,
+}
+
+impl<S: Service> Call<S> {
+    fn new(shared: Arc<Shared<S>>, pending: Box<Pending>) -> Self {
+        Self {
+            shared,
+            pending: Some(pending),
+        }
+    }
+
+    async fn run(mut self, work: Work) {
+        let shared = Arc::clone(&self.shared);
+        let answer = work.run(&shared.service).await;
+        if let Some(transmit) = self.answer(answer) {
+            shared.send(&transmit).await;
+        }
+    }
+
+    /// Ends the call with its answer.
+    fn answer(&mut self, answer: Answer) -> Option<Transmit> {
+        let pending = self.pending.take()?;
+        let shared = &self.shared;
+        let mut response = respond(answer, pending.reads, pending.accept, &shared.config);
+        shared.tagger.tag(&mut response);
+        shared.change(|layers, now| layers.answered(*pending, response, now))
+    }
+}
+
+/// A task that ends without an answer, because it panicked or the door closes, still owes one.
+impl<S: Service> Drop for Call<S> {
+    fn drop(&mut self) {
+        let answer = Answer::refused(Outcome::Failed, "the call was given up");
+        if let Some(transmit) = self.answer(answer) {
+            let sent = self.shared.socket.try_send(&transmit);
+            self.shared.sent(&transmit, sent);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The datagram layer: a UDP socket that knows which local address each datagram was sent to.
+//!
+//! A socket bound to a wildcard address receives for every address of the host. An answer has to leave from
+//! the address that was asked, or its client drops it (and a connected socket of the client never sees it); the
+//! kernel tells that address, and takes it back, in a control message (`IP_PKTINFO`, `IPV6_PKTINFO`).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::{
+    self, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, setsockopt, sockopt,
+};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// The largest datagram UDP can carry.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+/// A peer, as one of our addresses sees it. Messages between the same two endpoints share their message ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Endpoint {
+    /// The peer's address and port.
+    pub(super) remote: SocketAddr,
+    /// The address it asked; `None` when the socket is bound to one.
+    pub(super) local: Option<LocalAddress>,
+}
+
+/// One of our addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum LocalAddress {
+    /// An IPv4 address.
+    V4(Ipv4Addr),
+    /// An IPv6 address; the interface matters to link-local ones and is 0 for all others.
+    V6(Ipv6Addr, u32),
+}
+
+/// A datagram to send.
+#[derive(Clone, Debug)]
+pub(super) struct Transmit {
+    /// Where to, and from which address.
+    pub(super) to: Endpoint,
+    /// The whole datagram; shared with what is remembered of it.
+    pub(super) bytes: Arc<[u8]>,
+}
+
+/// Why a door could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is taken, not ours, or needs a privilege.
+    #[error("cannot bind UDP {address}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The bound socket could not be set up.
+    #[error("cannot set up the UDP socket on {address}: {step}")]
+    SetUp {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Room for one datagram and its control message.
+#[derive(Debug)]
+pub(super) struct ReceiveBuffer {
+    datagram: Box<[u8]>,
+    control: Vec<u8>,
+}
+
+impl ReceiveBuffer {
+    pub(super) fn new() -> Self {
+        // The larger of the two control messages; a socket receives one kind.
+        let control = nix::cmsg_space!(libc::in6_pktinfo);
+        Self {
+            datagram: vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice(),
+            control,
+        }
+    }
+
+    /// The first `length` bytes received.
+    pub(super) fn datagram(&self, length: usize) -> &[u8] {
+        &self.datagram[..length]
+    }
+}
+
+/// The door's socket.
+#[derive(Debug)]
+pub(super) struct DatagramSocket {
+    socket: UdpSocket,
+    address: SocketAddr,
+    /// Whether datagrams for several of our addresses arrive here.
+    wildcard: bool,
+}
+
+impl DatagramSocket {
+    /// Binds `address`. Has to be called within a tokio runtime.
+    pub(super) fn bind(
+        address: SocketAddr,
+        receive_buffer_bytes: usize,
+    ) -> Result<Self, BindError> {
+        let failed = |step| {
+            move |source: io::Error| BindError::SetUp {
+                address,
+                step,
+                source,
+            }
+        };
+        let socket = std::net::UdpSocket::bind(address)
+            .map_err(|source| BindError::Bind { address, source })?;
+        socket
+            .set_nonblocking(true)
+            .map_err(failed("making it non-blocking"))?;
+        let wildcard = address.ip().is_unspecified();
+        if wildcard {
+            match address.ip() {
+                IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
+                IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true),
+            }
+            .map_err(io::Error::from)
+            .map_err(failed("asking for the destination of datagrams"))?;
+        }
+        widen(&socket, receive_buffer_bytes);
+        let address = socket
+            .local_addr()
+            .map_err(failed("reading the bound address"))?;
+        let socket =
+            UdpSocket::from_std(socket).map_err(failed("registering it with the runtime"))?;
+        Ok(Self {
+            socket,
+            address,
+            wildcard,
+        })
+    }
+
+    /// The bound address; with the port the kernel chose, if it was asked to.
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for a datagram. Gives its length and where it came from, `None` if it cannot be answered.
+    pub(super) async fn receive(
+        &self,
+        buffer: &mut ReceiveBuffer,
+    ) -> io::Result<(usize, Option<Endpoint>)> {
+        self.socket
+            .async_io(Interest::READABLE, || self.receive_now(buffer))
+            .await
+    }
+
+    fn receive_now(&self, buffer: &mut ReceiveBuffer) -> io::Result<(usize, Option<Endpoint>)> {
+        let mut parts = [IoSliceMut::new(&mut buffer.datagram)];
+        let control = self.wildcard.then_some(buffer.control.as_mut_slice());
+        let message = socket::recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut parts,
+            control,
+            MsgFlags::empty(),
+        )?;
+        let length = message.bytes;
+        let Some(remote) = message.address.as_ref().and_then(socket_address) else {
+            return Ok((length, None));
+        };
+        if !self.wildcard {
+            let endpoint = Endpoint {
+                remote,
+                local: None,
+            };
+            return Ok((length, (remote.port() != 0).then_some(endpoint)));
+        }
+        let local = message.cmsgs()?.find_map(destination).flatten();
+        let endpoint = local.map(|local| Endpoint {
+            remote,
+            local: Some(local),
+        });
+        Ok((length, endpoint.filter(|_| remote.port() != 0)))
+    }
+
+    /// Sends a datagram if the send buffer has room for it.
+    pub(super) fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
+        self.socket
+            .try_io(Interest::WRITABLE, || self.send_now(transmit))
+    }
+
+    /// Sends a datagram, waiting up to `wait` for room in the send buffer.
+    pub(super) async fn send(&self, transmit: &Transmit, wait: Duration) -> io::Result<()> {
+        match self.try_send(transmit) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
+        let sending = self
+            .socket
+            .async_io(Interest::WRITABLE, || self.send_now(transmit));
+        tokio::time::timeout(wait, sending)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn send_now(&self, transmit: &Transmit) -> io::Result<()> {
+        let parts = [IoSlice::new(&transmit.bytes)];
+        let to = SockaddrStorage::from(transmit.to.remote);
+        let fd = self.socket.as_raw_fd();
+        let flags = MsgFlags::empty();
+        match transmit.to.local {
+            None => socket::sendmsg(fd, &parts, &[], flags, Some(&to)),
+            Some(LocalAddress::V4(address)) => {
+                let source = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr {
+                        s_addr: u32::from(address).to_be(),
+                    },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                let control = [ControlMessage::Ipv4PacketInfo(&source)];
+                socket::sendmsg(fd, &parts, &control, flags, Some(&to))
+            }
+            Some(LocalAddress::V6(address, interface)) => {
+                let source = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr {
+                        s6_addr: address.octets(),
+                    },
+                    ipi6_ifindex: interface,
+                };
+                let control = [ControlMessage::Ipv6PacketInfo(&source)];
+                socket::sendmsg(fd, &parts, &control, flags, Some(&to))
+            }
+        }?;
+        Ok(())
+    }
+}
+
+/// Enlarges the receive buffer: past the system's limit where we may, up to it otherwise.
+fn widen(socket: &std::net::UdpSocket, bytes: usize) {
+    let widened = setsockopt(socket, sockopt::RcvBufForce, &bytes)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes));
+    // The kernel doubles what was asked for, to count its own bookkeeping.
+    let got = socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0) / 2;
+    if widened.is_err() || got < bytes {
+        tracing::warn!(
+            asked = bytes,
+            got,
+            "the receive buffer is smaller than asked: raise net.core.rmem_max"
+        );
+    }
+}
+
+fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = storage.as_sockaddr_in() {
+        return Some(SocketAddrV4::new(v4.ip(), v4.port()).into());
+    }
+    let v6 = storage.as_sockaddr_in6()?;
+    // The flow label is no part of who the peer is.
+    Some(SocketAddrV6::new(v6.ip(), v6.port(), 0, v6.scope_id()).into())
+}
+
+/// The address a datagram was sent to; `Some(None)` if nobody may answer from it.
+fn destination(message: ControlMessageOwned) -> Option<Option<LocalAddress>> {
+    if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
+        let sent_to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+        let own = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
+        // They differ for groups and broadcasts: the kernel then gives the interface's own address.
+        return Some((sent_to == own).then_some(LocalAddress::V4(own)));
+    }
+    if let ControlMessageOwned::Ipv6PacketInfo(info) = message {
+        let sent_to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+        let group = sent_to.is_multicast()
+            || sent_to
+                .to_ipv4_mapped()
+                .is_some_and(|v4| v4.is_multicast() || v4.is_broadcast());
+        let interface = if sent_to.is_unicast_link_local() {
+            info.ipi6_ifindex
+        } else {
+            0
+        };
+        return Some((!group).then_some(LocalAddress::V6(sent_to, interface)));
+    }
+    None
+}

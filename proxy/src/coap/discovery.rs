@@ -1,0 +1,144 @@
+//! Discovery: what this host serves, in CoRE link format (RFC 6690).
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::content_format::LINK_FORMAT;
+use crate::service::ServedApplication;
+
+/// The path under which a host says what it serves.
+pub(super) const PATH: [&str; 2] = [".well-known", "core"];
+
+/// Resource type of an application's entry function.
+const APPLICATION: &str = "sandbar.application";
+/// Resource type of one of its functions.
+const FUNCTION: &str = "sandbar.function";
+
+/// What may stand in a path segment as it is.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// One link: where, and what kind of resource is there.
+struct Link {
+    href: String,
+    resource_type: Option<&'static str>,
+    content_format: Option<u16>,
+}
+
+/// The links of all applications that pass all filters; a filter is an item of the query, `name=value` or
+/// `name=prefix*`.
+pub(super) fn links(applications: &[ServedApplication], filters: &[String]) -> String {
+    let mut rendered = String::new();
+    let own = Link {
+        href: format!("/{}", PATH.join("/")),
+        resource_type: None,
+        content_format: Some(LINK_FORMAT),
+    };
+    let served = applications.iter().flat_map(|application| {
+        let href = format!("/{}", utf8_percent_encode(&application.name, SEGMENT));
+        let functions: Vec<Link> = application
+            .functions
+            .iter()
+            .map(|function| Link {
+                href: format!("{href}/{}", utf8_percent_encode(function, SEGMENT)),
+                resource_type: Some(FUNCTION),
+                content_format: None,
+            })
+            .collect();
+        let entry = Link {
+            href,
+            resource_type: Some(APPLICATION),
+            content_format: None,
+        };
+        std::iter::once(entry).chain(functions)
+    });
+    for link in std::iter::once(own).chain(served) {
+        if filters.iter().all(|filter| link.passes(filter)) {
+            if !rendered.is_empty() {
+                rendered.push(',');
+            }
+            link.render(&mut rendered);
+        }
+    }
+    rendered
+}
+
+impl Link {
+    fn passes(&self, filter: &str) -> bool {
+        let Some((name, wanted)) = filter.split_once('=') else {
+            return false;
+        };
+        let matches = |value: &str| match wanted.strip_suffix('*') {
+            Some(prefix) => value.starts_with(prefix),
+            None => value == wanted,
+        };
+        match name {
+            "href" => matches(&self.href),
+            "rt" => self.resource_type.is_some_and(matches),
+            "ct" => self
+                .content_format
+                .is_some_and(|number| matches(&number.to_string())),
+            // No link has any other attribute.
+            _ => false,
+        }
+    }
+
+    fn render(&self, into: &mut String) {
+        into.push('<');
+        into.push_str(&self.href);
+        into.push('>');
+        if let Some(resource_type) = self.resource_type {
+            into.push_str(";rt=\"");
+            into.push_str(resource_type);
+            into.push('"');
+        }
+        if let Some(number) = self.content_format {
+            into.push_str(";ct=");
+            into.push_str(&number.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(filters: &[&str]) -> String {
+        let applications = [
+            ServedApplication {
+                name: "thermostat".to_owned(),
+                functions: vec!["ingest".to_owned(), "alarm".to_owned()],
+            },
+            ServedApplication {
+                name: "odd name".to_owned(),
+                functions: Vec::new(),
+            },
+        ];
+        let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
+        links(&applications, &filters)
+    }
+
+    #[test]
+    fn everything_is_listed_without_a_filter() {
+        assert_eq!(
+            listed(&[]),
+            "</.well-known/core>;ct=40,</thermostat>;rt=\"sandbar.application\",\
+             </thermostat/ingest>;rt=\"sandbar.function\",</thermostat/alarm>;rt=\"sandbar.function\",\
+             </odd%20name>;rt=\"sandbar.application\""
+        );
+    }
+
+    #[test]
+    fn filters_select_by_whole_value_or_prefix() {
+        let alarm = "</thermostat/alarm>;rt=\"sandbar.function\"";
+        assert_eq!(listed(&["href=/thermostat/alarm"]), alarm);
+        assert_eq!(listed(&["href=/thermostat/a*", "rt=sandbar*"]), alarm);
+        assert_eq!(listed(&["rt=sandbar.function"]).matches(',').count(), 1);
+        assert_eq!(listed(&["ct=40"]), "</.well-known/core>;ct=40");
+        assert_eq!(listed(&["href=/thermo"]), "");
+        assert_eq!(listed(&["if=sensor"]), "");
+        assert_eq!(listed(&["nonsense"]), "");
+    }
+}

@@ -1,0 +1,309 @@
+//! The layers put together: what becomes of a message, decided without waiting, sending or reading a clock.
+//!
+//! One [`Layers`] is the whole state of a socket. The door locks it for the time of one of these functions, never
+//! while something runs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::block::Block;
+use super::blockwise::Key;
+use super::blockwise::download::Downloads;
+use super::blockwise::upload::{Progress, Refused, Uploads};
+use super::call::{Inquiry, Work, overloaded, too_large};
+use super::config::CoapConfig;
+use super::counters::CoapCounters;
+use super::datagram::{Endpoint, Transmit};
+use super::exchange::{ExchangeId, Exchanges, Need, NoRoom, Recall};
+use super::message::Message;
+use super::option::{self, Unwanted};
+use super::response::{Refusal, Response};
+use bytes::Bytes;
+use coap_lite::ResponseType;
+
+/// What a message leads to.
+#[derive(Debug)]
+pub(super) enum Reaction {
+    /// Nothing.
+    Silence,
+    /// A datagram to send.
+    Send(Transmit),
+    /// Something to run, and how to go on when it has ended.
+    Run(Work, Box<Pending>),
+}
+
+impl From<Option<Transmit>> for Reaction {
+    fn from(transmit: Option<Transmit>) -> Self {
+        transmit.map_or(Self::Silence, Self::Send)
+    }
+}
+
+/// A call that runs, and all its answer depends on.
+#[derive(Debug)]
+pub(super) struct Pending {
+    exchange: ExchangeId,
+    key: Key,
+    /// Whether the method reads.
+    pub(super) reads: bool,
+    /// The only content format the peer takes.
+    pub(super) accept: Option<u16>,
+    unwanted: Unwanted,
+    /// The last block of the request, to be named in the answer.
+    block1: Option<Block>,
+    /// The block of the answer that is asked for.
+    block2: Option<Block>,
+}
+
+/// The state of a door.
+#[derive(Debug)]
+pub(super) struct Layers {
+    config: Arc<CoapConfig>,
+    counters: Arc<CoapCounters>,
+    exchanges: Exchanges,
+    uploads: Uploads,
+    downloads: Downloads,
+    payload_bytes_max: usize,
+    transfers_dropped: u64,
+}
+
+/// A request on its way through the layers.
+struct Arrival<'a> {
+    from: &'a Endpoint,
+    message: &'a Message,
+    unwanted: Unwanted,
+    now: Instant,
+}
+
+impl Layers {
+    pub(super) fn new(
+        config: Arc<CoapConfig>,
+        counters: Arc<CoapCounters>,
+        payload_bytes_max: usize,
+        now: Instant,
+    ) -> Self {
+        Self {
+            exchanges: Exchanges::new(Arc::clone(&config), Arc::clone(&counters), now),
+            uploads: Uploads::new(config.uploads.clone(), payload_bytes_max),
+            downloads: Downloads::new(config.downloads.clone()),
+            config,
+            counters,
+            payload_bytes_max,
+            transfers_dropped: 0,
+        }
+    }
+
+    /// Calls running now.
+    pub(super) fn calls(&self) -> usize {
+        self.exchanges.calls()
+    }
+
+    /// A message of ours has arrived, or is not wanted.
+    pub(super) fn confirmed(&mut self, from: &Endpoint, message_id: u16) -> bool {
+        self.exchanges.confirmed(from, message_id)
+    }
+
+    /// A request has arrived. `inquiry` is what can be said about it without any state.
+    pub(super) fn request(
+        &mut self,
+        from: &Endpoint,
+        message: Message,
+        inquiry: Result<Inquiry, Refusal>,
+        now: Instant,
+    ) -> Reaction {
+        self.counters.requests.add();
+        match self.exchanges.recall(from, &message) {
+            Recall::Repeated(again) => {
+                self.counters.repeated.add();
+                return again.into();
+            }
+            Recall::Occupied => {
+                let unwanted = Unwanted::default();
+                let text = "this message id belongs to a running call";
+                let arrival = Arrival { from, message: &message, unwanted, now };
+                return self.overloaded(&arrival, text);
+            }
+            Recall::New => {}
+        }
+        match inquiry {
+            Ok(inquiry) => self.admit(from, message, inquiry, now),
+            Err(refusal) => {
+                self.counters.refused.add();
+                let silent = refusal.silent_if_not_confirmable && !message.confirmable;
+                let unwanted = option::unwanted(&message.packet);
+                let response = Some(&refusal.response).filter(|response| !unwanted.covers(response));
+                if silent {
+                    return Reaction::Silence;
+                }
+                self.exchanges.answer_once(from, &message, response).into()
+            }
+        }
+    }
+
+    /// A call has ended: its response, cut to what a datagram holds.
+    pub(super) fn answered(
+        &mut self,
+        pending: Pending,
+        response: Response,
+        now: Instant,
+    ) -> Option<Transmit> {
+        let Pending {
+            exchange,
+            key,
+            unwanted,
+            block1,
+            block2,
+            ..
+        } = pending;
+        if unwanted.covers(&response) {
+            return self.exchanges.finish(exchange, None, now);
+        }
+        let mut response = self.downloads.begin(&key, response, block2, now);
+        response.block1 = block1;
+        self.exchanges.finish(exchange, Some(&response), now)
+    }
+
+    /// Does what is due, and gives what is to be sent.
+    pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
+        self.exchanges.tick(now, out);
+        self.uploads.expire(now);
+        self.downloads.expire(now);
+        let dropped = self.uploads.dropped() + self.downloads.dropped();
+        for _ in self.transfers_dropped..dropped {
+            self.counters.transfers_expired.add();
+        }
+        self.transfers_dropped = dropped;
+    }
+
+    /// When [`Self::tick`] has to be called next.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        [
+            self.exchanges.next_deadline(),
+            self.uploads.next_deadline(),
+            self.downloads.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// A new request that nothing speaks against: refuses it for want of room, or takes its payload in.
+    fn admit(
+        &mut self,
+        from: &Endpoint,
+        mut message: Message,
+        inquiry: Inquiry,
+        now: Instant,
+    ) -> Reaction {
+        let options = &inquiry.options;
+        let (block1, block2) = (options.block1, options.block2);
+        let key = Key {
+            peer: *from,
+            request: option::cache_key(message.method, &message.packet),
+        };
+        let payload = Bytes::from(std::mem::take(&mut message.packet.payload));
+        let arrival = Arrival { from, message: &message, unwanted: options.unwanted, now };
+        if let Some(block) = block2.filter(|block| block.number > 0) {
+            let response = self.downloads.go_on(&key, block, now);
+            return self.exchanges.answer_once(from, &message, Some(&response)).into();
+        }
+        let need = match block1 {
+            Some(block) if block.more => Need::Answer,
+            Some(block) => Need::Call {
+                payload_bytes: self.uploads.whole_bytes(&key, &block, &payload),
+            },
+            None => Need::Call {
+                payload_bytes: payload.len(),
+            },
+        };
+        if let Err(no_room) = self.exchanges.vacancy(from, need, now) {
+            return self.no_room(&arrival, no_room);
+        }
+        let whole = match block1 {
+            None if payload.len() > self.payload_bytes_max => {
+                return self.refuse(&arrival, too_large(self.payload_bytes_max));
+            }
+            None => payload,
+            Some(block) => match self.upload(&arrival, &key, block, options.size1, &payload) {
+                Ok(whole) => whole,
+                Err(reaction) => return reaction,
+            },
+        };
+        let exchange = self.exchanges.begin(from, &message, whole.len(), now);
+        self.counters.calls.add();
+        let pending = Pending {
+            exchange,
+            key,
+            reads: inquiry.reads,
+            accept: options.accept,
+            unwanted: options.unwanted,
+            block1,
+            block2,
+        };
+        let content_format = options.content_format;
+        let work = inquiry.target.work(whole, content_format);
+        Reaction::Run(work, Box::new(pending))
+    }
+
+    /// Takes a block of a payload in. Gives the payload if that made it whole, and what to do otherwise.
+    fn upload(
+        &mut self,
+        arrival: &Arrival<'_>,
+        key: &Key,
+        block: Block,
+        size1: Option<u32>,
+        bytes: &[u8],
+    ) -> Result<Bytes, Reaction> {
+        match self.uploads.take(key, block, size1, bytes, arrival.now) {
+            Ok(Progress::Whole(payload)) => Ok(payload),
+            Ok(Progress::Next) => {
+                let response = Response {
+                    block1: Some(block),
+                    ..Response::new(ResponseType::Continue)
+                };
+                Err(self.answer(arrival, &response))
+            }
+            Err(Refused::Because(response)) => {
+                let response = Response {
+                    block1: Some(block),
+                    ..*response
+                };
+                Err(self.refuse(arrival, response))
+            }
+            Err(Refused::NoRoom) => Err(self.overloaded(arrival, "too many payloads on their way in")),
+        }
+    }
+
+    fn refuse(&mut self, arrival: &Arrival<'_>, response: Response) -> Reaction {
+        self.counters.refused.add();
+        self.answer(arrival, &response)
+    }
+
+    fn no_room(&mut self, arrival: &Arrival<'_>, no_room: NoRoom) -> Reaction {
+        self.overloaded(arrival, &no_room.to_string())
+    }
+
+    /// 5.03. Remembered where there is room, so that a request that was refused does not run after all when the
+    /// network repeats it.
+    fn overloaded(&mut self, arrival: &Arrival<'_>, text: &str) -> Reaction {
+        self.counters.overloaded.add();
+        let response = overloaded(None, text, &self.config);
+        let Arrival { from, message, now, .. } = *arrival;
+        let occupied = !matches!(self.exchanges.recall(from, message), Recall::New);
+        if occupied || self.exchanges.vacancy(from, Need::Answer, now).is_err() {
+            let wanted = Some(&response).filter(|response| !arrival.unwanted.covers(response));
+            return self.exchanges.answer_once(from, message, wanted).into();
+        }
+        self.answer(arrival, &response)
+    }
+
+    /// Answers a request for which nothing runs, and remembers that.
+    fn answer(&mut self, arrival: &Arrival<'_>, response: &Response) -> Reaction {
+        let Arrival { from, message, unwanted, now } = *arrival;
+        let response = Some(response).filter(|response| !unwanted.covers(response));
+        self.exchanges.answer_at_once(from, message, response, now).into()
+    }
+}
+
+#[cfg(test)]
+#[path = "layers/tests.rs"]
+mod tests;

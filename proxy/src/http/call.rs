@@ -1,0 +1,260 @@
+//! From an HTTP request to a call, and from its answer to an HTTP response.
+
+use std::net::IpAddr;
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use sandbar_runtime::{Answer, CallId, Outcome};
+
+use super::Shared;
+use super::admission::{NoRoom, Place};
+use super::body::{self, AnswerBody, BodyError};
+use super::config::HttpConfig;
+use crate::content_format;
+use crate::outcome::{codes, diagnostic_line};
+use crate::service::Service;
+
+/// The call's id, where there was a call.
+const CALL: HeaderName = HeaderName::from_static("sandbar-call");
+/// The outcome's name.
+const OUTCOME: HeaderName = HeaderName::from_static("sandbar-outcome");
+/// The methods that call a function, as the `Allow` header lists them.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT");
+
+/// Serves one request.
+pub(super) async fn serve<S: Service>(
+    shared: &Shared<S>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    match call(shared, peer, request).await {
+        Ok((answer, place)) => respond(answer, Some(place), &shared.config),
+        Err(Refusal::Answer(answer)) => respond(*answer, None, &shared.config),
+        Err(Refusal::Method) => {
+            let text = "this method does nothing here";
+            let mut response = line(StatusCode::METHOD_NOT_ALLOWED, text, &shared.config);
+            response.headers_mut().insert(header::ALLOW, METHODS);
+            response
+        }
+        Err(Refusal::TooSlow) => {
+            let text = BodyError::TooSlow.to_string();
+            closing(line(StatusCode::REQUEST_TIMEOUT, &text, &shared.config))
+        }
+        Err(Refusal::Body(answer)) => closing(respond(*answer, None, &shared.config)),
+    }
+}
+
+/// Why a request is answered before anything runs.
+enum Refusal {
+    /// As this answer says.
+    Answer(Box<Answer>),
+    /// As this answer says, and the rest of the body is not read.
+    Body(Box<Answer>),
+    /// Only some methods call functions.
+    Method,
+    /// The body did not arrive in time.
+    TooSlow,
+}
+
+impl From<Box<Answer>> for Refusal {
+    fn from(answer: Box<Answer>) -> Self {
+        Self::Answer(answer)
+    }
+}
+
+async fn call<S: Service>(
+    shared: &Shared<S>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Result<(Answer, Place), Refusal> {
+    let (application, function) = target(request.uri().path())?;
+    if ![Method::GET, Method::POST, Method::PUT].contains(request.method()) {
+        return Err(Refusal::Method);
+    }
+    shared.service.find(&application, function.as_deref())?;
+    let mut place = shared
+        .admission
+        .admit(peer)
+        .map_err(|no_room| overloaded(no_room, &shared.config))?;
+    let content_format = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(content_format::number);
+    let payload_bytes_max = shared.service.payload_bytes_max();
+    let payload = body::read(
+        request.into_body(),
+        &mut place,
+        payload_bytes_max,
+        shared.config.body_time_max,
+    )
+    .await
+    .map_err(|error| not_taken(error, &shared.config))?;
+    let answer = shared
+        .service
+        .call(sandbar_runtime::Request {
+            application,
+            function,
+            payload,
+            content_format,
+            timeout: None,
+            trace: false,
+        })
+        .await;
+    place.release_body();
+    Ok((answer, place))
+}
+
+/// `/APPLICATION` or `/APPLICATION/FUNCTION`.
+fn target(path: &str) -> Result<(String, Option<String>), Box<Answer>> {
+    let mut names = Vec::new();
+    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
+        let name = percent_decode_str(segment)
+            .decode_utf8()
+            .map_err(|_| Box::new(Answer::refused(Outcome::BadRequest, "the path is not UTF-8")))?;
+        names.push(name.into_owned());
+    }
+    let mut names = names.into_iter();
+    match (names.next(), names.next(), names.next()) {
+        (Some(application), function, None) => Ok((application, function)),
+        _ => Err(Box::new(Answer::refused(
+            Outcome::NotFound,
+            "no such path",
+        ))),
+    }
+}
+
+fn overloaded(no_room: NoRoom, config: &HttpConfig) -> Box<Answer> {
+    Box::new(Answer {
+        retry_after: Some(config.retry_after),
+        ..Answer::refused(Outcome::Overloaded, no_room.to_string())
+    })
+}
+
+fn not_taken(error: BodyError, config: &HttpConfig) -> Refusal {
+    let text = error.to_string();
+    let answer = match error {
+        BodyError::TooSlow => return Refusal::TooSlow,
+        BodyError::NoRoom(no_room) => overloaded(no_room, config),
+        BodyError::Broken(_) => Box::new(Answer::refused(Outcome::BadRequest, text)),
+        BodyError::TooLarge(bytes_max) => Box::new(Answer {
+            payload_bytes_max: Some(bytes_max),
+            ..Answer::refused(Outcome::TooLarge, text)
+        }),
+    };
+    Refusal::Body(answer)
+}
+
+fn respond(answer: Answer, place: Option<Place>, config: &HttpConfig) -> Response<AnswerBody> {
+    let row = codes(answer.outcome);
+    let mut response = match answer.outcome {
+        Outcome::Done => {
+            let mut response = Response::new(AnswerBody::new(answer.payload, place));
+            *response.status_mut() = row.http;
+            let media_type = answer.content_format.and_then(content_format::media_type);
+            set_type(response.headers_mut(), media_type);
+            response
+        }
+        Outcome::Accepted => {
+            let mut response = Response::new(AnswerBody::new(bytes::Bytes::new(), place));
+            *response.status_mut() = row.http;
+            response
+        }
+        Outcome::BadRequest
+        | Outcome::NotAllowed
+        | Outcome::NotFound
+        | Outcome::TooLarge
+        | Outcome::Failed
+        | Outcome::Overloaded
+        | Outcome::DeadlinePassed => line(row.http, &answer.diagnostic, config),
+    };
+    let headers = response.headers_mut();
+    headers.insert(OUTCOME, HeaderValue::from_static(row.name));
+    if let Some(value) = answer.call.and_then(call_header) {
+        headers.insert(CALL, value);
+    }
+    if answer.outcome == Outcome::Overloaded {
+        let wait = answer.retry_after.unwrap_or(config.retry_after);
+        let whole_s = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        headers.insert(header::RETRY_AFTER, whole_s.max(1).into());
+    }
+    response
+}
+
+fn call_header(call: CallId) -> Option<HeaderValue> {
+    HeaderValue::try_from(call.to_string()).ok()
+}
+
+fn set_type(headers: &mut HeaderMap, media_type: Option<&'static str>) {
+    if let Some(media_type) = media_type {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    }
+}
+
+/// A response of one line of text.
+fn line(status: StatusCode, text: &str, config: &HttpConfig) -> Response<AnswerBody> {
+    let mut text = diagnostic_line(text, config.diagnostic_bytes_max);
+    text.push('\n');
+    let mut response = Response::new(AnswerBody::new(text.into(), None));
+    *response.status_mut() = status;
+    let media_type = content_format::media_type(content_format::TEXT);
+    set_type(response.headers_mut(), media_type);
+    response
+}
+
+/// The connection ends with this response: what is left of the request's body is not read.
+fn closing(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+/// A whole response as bytes, for a connection that is turned away before any request is read.
+pub(super) fn turned_away(config: &HttpConfig) -> Vec<u8> {
+    let response = closing(respond(
+        Answer {
+            retry_after: Some(config.retry_after),
+            ..Answer::refused(Outcome::Overloaded, "too many connections")
+        },
+        None,
+        config,
+    ));
+    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    let length = response.body().size_hint().lower();
+    bytes.extend_from_slice(format!("content-length: {length}\r\n\r\n").as_bytes());
+    bytes.extend_from_slice(response.body().as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_an_application_and_maybe_a_function() {
+        let named = |path| target(path).map_err(|answer| answer.outcome);
+        assert_eq!(named("/a"), Ok(("a".to_owned(), None)));
+        assert_eq!(named("/a/b"), Ok(("a".to_owned(), Some("b".to_owned()))));
+        assert_eq!(named("/a%20b"), Ok(("a b".to_owned(), None)));
+        assert_eq!(named("/.."), Ok(("..".to_owned(), None)));
+        assert_eq!(named("/a/b/c"), Err(Outcome::NotFound));
+        assert_eq!(named("/%ff"), Err(Outcome::BadRequest));
+    }
+
+    #[test]
+    fn a_connection_turned_away_gets_a_whole_response() {
+        let text = String::from_utf8(turned_away(&HttpConfig::default())).unwrap();
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(text.contains("retry-after: 1\r\n"));
+        assert!(text.contains("connection: close\r\n"));
+        assert!(text.ends_with("content-length: 21\r\n\r\ntoo many connections\n"));
+    }
+}

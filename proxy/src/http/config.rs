@@ -1,0 +1,51 @@
+//! Every limit and time of the HTTP door, with its default.
+
+use std::time::Duration;
+
+/// How an HTTP door is set up.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Connections open at one time; one more is answered 503 and closed.
+    pub connections_max: usize,
+    /// Bytes of a request's line and headers; at least 8,192.
+    pub header_bytes_max: usize,
+    /// How long a request's line and headers may take, counted from the end of the request before: this ends idle
+    /// connections, too.
+    pub header_time_max: Duration,
+    /// How long a request's body may take, from first to last byte.
+    pub body_time_max: Duration,
+    /// How long sent bytes may stay unacknowledged: this ends connections of clients that do not read.
+    pub unread_time_max: Duration,
+
+    /// Calls running for this door, or being answered, at one time.
+    pub calls_in_flight_max: usize,
+    /// The same of one client address.
+    pub calls_in_flight_per_peer_max: usize,
+    /// Request bodies held at one time, in bytes.
+    pub body_bytes_in_flight_max: usize,
+
+    /// Text of an error answer, in bytes.
+    pub diagnostic_bytes_max: usize,
+    /// What a refused client is told to wait before it tries again; whole seconds go out.
+    pub retry_after: Duration,
+    /// How long running calls may take to end once the door is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            header_bytes_max: 16 * 1024,
+            header_time_max: Duration::from_secs(30),
+            body_time_max: Duration::from_secs(30),
+            unread_time_max: Duration::from_secs(30),
+            calls_in_flight_max: 1024,
+            calls_in_flight_per_peer_max: 128,
+            body_bytes_in_flight_max: 256 * 1024 * 1024,
+            diagnostic_bytes_max: 1024,
+            retry_after: Duration::from_secs(1),
+            drain: Duration::from_secs(2),
+        }
+    }
+}

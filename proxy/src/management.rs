@@ -1,0 +1,56 @@
+//! The management service: what the command (and whoever owns the host) says to a running host agent.
+//!
+//! HTTP/1.1 on a Unix stream socket that only its owner can use; JSON but for the bytes of calls.
+//!
+//! | path | method | what it does | success |
+//! |---|---|---|---|
+//! | `/v1/host` | GET | version, uptime and the open doors' addresses | 200 [`HostStatus`] |
+//! | `/v1/applications` | GET | lists applications | 200, a list of [`ApplicationStatus`](sandbar_runtime::ApplicationStatus) |
+//! | `/v1/applications` | POST `{"folder": "/absolute/path"}` | deploys; answers when the application answers calls | 200 [`Deployed`](sandbar_runtime::Deployed) |
+//! | `/v1/applications/NAME` | DELETE | removes | 204 |
+//! | `/v1/applications/NAME/calls?function=F&trace=true&timeout_ms=N&content_format=N` | POST payload | calls, waits for the answer | 200, a line of JSON ([`AnswerHead`]), then the answer's payload |
+//! | `/v1/applications/NAME/logs?function=F&follow=true` | GET | reads the log | 200, one [`LogRecord`] a line, as they come |
+//!
+//! A call that ended badly is still a request that was served: its outcome stands in the [`AnswerHead`], not in
+//! the HTTP status. Everything else that fails is a 4xx or 5xx with an [`ErrorBody`].
+//!
+//! Who may speak is decided twice: by the socket file, which is private from its first moment, and by the peer's
+//! user id, which the kernel vouches for. The service grants all or nothing; it knows no roles.
+
+mod client;
+mod protocol;
+mod routes;
+mod socket;
+
+pub use client::{Client, ClientError, LogRecords};
+pub use protocol::{AnswerHead, Door, ErrorBody, HostStatus, LogRecord, Protocol};
+pub use socket::{BindError, ManagementSocket};
+
+use std::time::Instant;
+
+use sandbar_runtime::HostAgent;
+use tokio::sync::watch;
+
+/// Serves management requests until `shutdown` completes and the requests then under way have ended.
+///
+/// Followed logs end at `shutdown`; calls and deployments under way are waited for, so a caller that cannot wait
+/// for long puts a time limit around this. `doors` is what `/v1/host` tells of the other front doors.
+pub async fn serve(
+    socket: ManagementSocket,
+    host: HostAgent,
+    doors: Vec<Door>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let router = routes::router(routes::Management { host, doors, started: Instant::now(), stopping });
+    let (listener, _file) = socket.into_parts();
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            shutdown.await;
+            stop.send_replace(true);
+        })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the management service broke down");
+    }
+}

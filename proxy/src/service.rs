@@ -1,0 +1,60 @@
+//! What a front door calls.
+//!
+//! The doors know the host by this trait alone, so that a door can be driven, tested and measured
+//! without a host behind it.
+
+use std::future::Future;
+
+use sandbar_runtime::{Answer, HostAgent, Request};
+
+/// An application as discovery shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedApplication {
+    /// The application's name: the first segment of its path.
+    pub name: String,
+    /// Its functions' names: the second segment of theirs.
+    pub functions: Vec<String>,
+}
+
+/// A host as its front doors see it. A cheap handle: every call in flight holds a clone.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// Whether a call to this application (and function, if named) can exist at all. Doors ask it before a
+    /// payload has arrived, and on their receiving path: it has to be cheap.
+    ///
+    /// # Errors
+    /// The outcome and reason the caller is to be told.
+    fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>>;
+
+    /// Makes a call and waits for its end. Has to return by the call's deadline.
+    fn call(&self, request: Request) -> impl Future<Output = Answer> + Send;
+
+    /// The largest payload any call may carry, in bytes.
+    fn payload_bytes_max(&self) -> usize;
+
+    /// The applications and their functions, for discovery.
+    fn applications(&self) -> Vec<ServedApplication>;
+}
+
+impl Service for HostAgent {
+    fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
+        Self::find(self, application, function)
+    }
+
+    fn call(&self, request: Request) -> impl Future<Output = Answer> + Send {
+        Self::call(self, request)
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        Self::payload_bytes_max(self)
+    }
+
+    fn applications(&self) -> Vec<ServedApplication> {
+        Self::applications(self)
+            .into_iter()
+            .map(|application| ServedApplication {
+                name: application.name,
+                functions: application.functions,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,79 @@
+/* Functions of a Sandbar application, in C or whatever can call C. Link with libsandbar_function.
+ *
+ * A function in C is one source file:
+ *
+ *     #include "sandbar.h"
+ *
+ *     static void handle(const uint8_t *event, size_t len) {
+ *         sandbar_answer(event, len, -1);
+ *     }
+ *
+ *     int main(void) { return sandbar_serve(handle); }
+ *
+ * The process is the function's worker: what stands before sandbar_serve runs once, each call in a process of its own.
+ */
+#ifndef SANDBAR_H
+#define SANDBAR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Joins the application's bus and says that the code is loaded. Ends the process if no sandbox started it. */
+void sandbar_worker_ready(void);
+/* Says why this process will never be a worker, and ends it. */
+_Noreturn void sandbar_worker_give_up(const char *reason);
+/* Sleeps until another instance is wanted, and returns its slot. */
+uint32_t sandbar_worker_next_slot(void);
+/* Forks an instance into a slot: 1 in the instance, 0 in the worker, -1 if there was no room for a process. */
+int32_t sandbar_worker_fork(uint32_t slot);
+
+/* Sleeps until there is a call: 1 with a call, 0 if it was over before it could start. */
+int32_t sandbar_instance_take(void);
+/* The event and its length in bytes. Valid until the instance answers. */
+const uint8_t *sandbar_event(size_t *len);
+/* The call's id, the same in all functions it passes through. */
+uint64_t sandbar_call_id(void);
+/* The application's name (no terminating 0) and its length. */
+const uint8_t *sandbar_application(size_t *len);
+/* The event's CoAP Content-Format, -1 for none. */
+int32_t sandbar_content_format(void);
+/* Nanoseconds the handler may still run. */
+uint64_t sandbar_remaining_ns(void);
+
+/* Hands the output over: once, or sandbar_fail once. content_format is -1 for none. */
+void sandbar_answer(const uint8_t *output, size_t len, int32_t content_format);
+/* Ends the call with an error, the text of which goes to the caller. */
+void sandbar_fail(const uint8_t *diagnostic, size_t len);
+
+/* Calls another function and waits: 0 when done, else why not. sandbar_reply has the answer, or the diagnostic. */
+int32_t sandbar_call(const char *function, const uint8_t *payload, size_t len, int32_t content_format);
+/* Sends to another function and does not wait: 0, or why it was not sent; sandbar_reply has the diagnostic. */
+int32_t sandbar_send(const char *function, const uint8_t *payload, size_t len, int32_t content_format);
+/* What the last sandbar_call or sandbar_send left, and its length. Valid until the next. */
+const uint8_t *sandbar_reply(size_t *len);
+
+/* Ends the instance's process. */
+_Noreturn void sandbar_instance_exit(void);
+
+/* The whole worker: never returns. */
+static inline int sandbar_serve(void (*handle)(const uint8_t *event, size_t len)) {
+    sandbar_worker_ready();
+    while (sandbar_worker_fork(sandbar_worker_next_slot()) != 1) {
+    }
+    if (sandbar_instance_take()) {
+        size_t len;
+        const uint8_t *event = sandbar_event(&len);
+        handle(event, len);
+    }
+    sandbar_instance_exit();
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

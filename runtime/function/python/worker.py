@@ -1,0 +1,210 @@
+"""The worker of a Python function: a warmed interpreter that forks an instance for each call.
+
+Started by the sandbox's supervisor as `python3 worker.py CODE HANDLER`. Uses only the standard library and the C interface
+of libsandbar_function, and runs on Python 3.9 and later.
+"""
+
+import ctypes
+import gc
+import importlib.util
+import os
+import sys
+
+_LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libsandbar_function.so")
+
+
+def _load_library():
+    # PyDLL keeps the interpreter's lock: between the hooks around a fork no other code may run.
+    library = ctypes.PyDLL(_LIBRARY)
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    size_out = ctypes.POINTER(ctypes.c_size_t)
+    signatures = {
+        "sandbar_worker_ready": (None, []),
+        "sandbar_worker_give_up": (None, [ctypes.c_char_p]),
+        "sandbar_worker_fork": (ctypes.c_int32, [ctypes.c_uint32]),
+        "sandbar_worker_next_slot": (ctypes.c_uint32, []),
+        "sandbar_instance_take": (ctypes.c_int32, []),
+        "sandbar_event": (pointer, [size_out]),
+        "sandbar_call_id": (ctypes.c_uint64, []),
+        "sandbar_application": (pointer, [size_out]),
+        "sandbar_content_format": (ctypes.c_int32, []),
+        "sandbar_remaining_ns": (ctypes.c_uint64, []),
+        "sandbar_answer": (None, [ctypes.c_char_p, size, ctypes.c_int32]),
+        "sandbar_fail": (None, [ctypes.c_char_p, size]),
+        "sandbar_call": (ctypes.c_int32, [ctypes.c_char_p, ctypes.c_char_p, size, ctypes.c_int32]),
+        "sandbar_send": (ctypes.c_int32, [ctypes.c_char_p, ctypes.c_char_p, size, ctypes.c_int32]),
+        "sandbar_reply": (pointer, [size_out]),
+        "sandbar_instance_exit": (None, []),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+_bus = _load_library()
+# The same library, for calls that wait: these let other threads of the interpreter run.
+_waiting = ctypes.CDLL(_LIBRARY)
+_waiting.sandbar_call.restype = ctypes.c_int32
+_waiting.sandbar_call.argtypes = _bus.sandbar_call.argtypes
+
+
+def _bytes_of(function):
+    length = ctypes.c_size_t()
+    start = function(ctypes.byref(length))
+    return ctypes.string_at(start, length.value) if length.value else b""
+
+
+class CallError(Exception):
+    """A call or send to another function that did not succeed. `code` is the C interface's."""
+
+    def __init__(self, code, diagnostic):
+        super().__init__(diagnostic)
+        self.code = code
+
+
+class Context:
+    """What a handler is told of its call, and what it can do besides answering."""
+
+    CallError = CallError
+
+    def __init__(self, function):
+        self.function = function
+        self._answer_format = None
+
+    @property
+    def call_id(self):
+        """The call's id, the same in all functions it passes through: 16 hexadecimal digits."""
+        return format(_bus.sandbar_call_id(), "016x")
+
+    @property
+    def application(self):
+        """The application's name."""
+        return _bytes_of(_bus.sandbar_application).decode()
+
+    @property
+    def remaining(self):
+        """Seconds the handler may still run before it is killed."""
+        return _bus.sandbar_remaining_ns() / 1e9
+
+    @property
+    def content_format(self):
+        """The event's format, a number of the CoAP Content-Formats registry; None if the sender said none."""
+        number = _bus.sandbar_content_format()
+        return None if number < 0 else number
+
+    def set_content_format(self, number):
+        """Says what format the output is in."""
+        self._answer_format = int(number)
+
+    def log(self, text):
+        """Writes a line to the application's log."""
+        print(text, file=sys.stderr, flush=True)
+
+    def call(self, function, payload=b"", content_format=None):
+        """Calls another function of the application and waits for its answer, which it returns as bytes."""
+        payload = _as_bytes(payload)
+        number = -1 if content_format is None else content_format
+        code = _waiting.sandbar_call(function.encode(), payload, len(payload), number)
+        reply = _bytes_of(_bus.sandbar_reply)
+        if code != 0:
+            raise CallError(code, reply.decode("utf-8", "replace"))
+        return reply
+
+    def send(self, function, payload=b"", content_format=None):
+        """Sends to another function of the application and does not wait. What becomes of it is in the log."""
+        payload = _as_bytes(payload)
+        number = -1 if content_format is None else content_format
+        code = _bus.sandbar_send(function.encode(), payload, len(payload), number)
+        if code != 0:
+            raise CallError(code, _bytes_of(_bus.sandbar_reply).decode("utf-8", "replace"))
+
+
+def _as_bytes(value):
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"a payload is bytes, str or None, not {type(value).__name__}")
+
+
+def _load_handler(path, name):
+    folder = os.path.dirname(path)
+    sys.path.insert(0, folder)
+    module_name = os.path.splitext(os.path.basename(path))[0].replace("-", "_")
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None:
+        raise ImportError(f"{os.path.basename(path)} is not a Python source file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    handler = getattr(module, name, None)
+    if not callable(handler):
+        raise ImportError(f"{os.path.basename(path)} has no function {name!r}")
+    return handler
+
+
+def _describe(error):
+    text = str(error)
+    kind = type(error).__name__
+    return f"{kind}: {text}" if text else kind
+
+
+def _serve(handler, context):
+    if not _bus.sandbar_instance_take():
+        return
+    event = _bytes_of(_bus.sandbar_event)
+    try:
+        output = _as_bytes(handler(event, context))
+    except BaseException as error:  # an exit of the handler's own is a failure of the call like any other
+        import traceback
+
+        traceback.print_exc()
+        diagnostic = _describe(error).encode("utf-8", "replace")
+        _bus.sandbar_fail(diagnostic, len(diagnostic))
+        return
+    number = -1 if context._answer_format is None else context._answer_format
+    _bus.sandbar_answer(output, len(output), number)
+
+
+def _fork(slot):
+    before = ctypes.pythonapi.PyOS_BeforeFork
+    before()
+    side = _bus.sandbar_worker_fork(slot)
+    if side == 1:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+    else:
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
+    return side == 1
+
+
+def main(path, handler_name):
+    sys.argv = [path]
+    try:
+        handler = _load_handler(path, handler_name)
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()
+        _bus.sandbar_worker_give_up(f"cannot load {os.path.basename(path)}: {_describe(error)}".encode())
+    context = Context(os.environ["SANDBAR_FUNCTION"])
+    # What is loaded now stays: no collection in an instance looks at it, and so copies the pages it shares with the worker.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _bus.sandbar_worker_ready()
+    while not _fork(_bus.sandbar_worker_next_slot()):
+        pass
+    _serve(handler, context)
+    sys.stdout.flush()
+    _bus.sandbar_instance_exit()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,272 @@
+//! The C interface, as `include/sandbar.h` declares it: for functions in C, and for the Python worker.
+//!
+//! A process is one worker and at most one instance, so the state is a single static that only the process's one thread
+//! touches before the handler runs.
+#![allow(unsafe_code, reason = "a C interface")]
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::instance::{CallError, Instance, Served};
+use crate::worker::{Worker, give_up};
+
+#[derive(Default)]
+struct Process {
+    worker: Option<Worker>,
+    instance: Option<Instance>,
+    served: Option<Served>,
+    application: Vec<u8>,
+}
+
+static PROCESS: Mutex<Process> =
+    Mutex::new(Process { worker: None, instance: None, served: None, application: Vec::new() });
+
+thread_local! {
+    /// The reply (or the diagnostic) of this thread's last call, until the next one.
+    static REPLY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn process() -> MutexGuard<'static, Process> {
+    PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The outcome of a call, as C sees it.
+const DONE: i32 = 0;
+
+fn code(error: &CallError) -> i32 {
+    match error {
+        CallError::NoSuchFunction(_) => -1,
+        CallError::TooLarge(_) => -2,
+        CallError::Overloaded => -3,
+        CallError::Loop => -4,
+        CallError::DeadlinePassed => -5,
+        CallError::Ended(verdict, _) => *verdict as i32,
+    }
+}
+
+/// # Safety
+/// `start..start + len` is readable, or `len` is 0.
+unsafe fn slice<'a>(start: *const u8, len: usize) -> &'a [u8] {
+    if len == 0 || start.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's word.
+    unsafe { std::slice::from_raw_parts(start, len) }
+}
+
+/// # Safety
+/// `text` is a C string.
+unsafe fn string(text: *const c_char) -> String {
+    // SAFETY: the caller's word.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+fn format(content_format: i32) -> Option<u16> {
+    u16::try_from(content_format).ok()
+}
+
+/// Joins the bus and says that the code is loaded. Does not return when the process was not started by a sandbox.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_worker_ready() {
+    let worker = Worker::join().unwrap_or_else(|error| give_up(&error));
+    flush_stdio();
+    if let Err(error) = worker.ready() {
+        give_up(&error);
+    }
+    process().worker = Some(worker);
+}
+
+/// Says why this process will never be a worker, and ends it.
+///
+/// # Safety
+/// `reason` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_worker_give_up(reason: *const c_char) -> ! {
+    // SAFETY: the caller's word.
+    give_up(&unsafe { string(reason) })
+}
+
+/// Sleeps until another instance is wanted: its slot.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_worker_next_slot() -> u32 {
+    let process = process();
+    let slot = process.worker.as_ref().map_or(0, Worker::next_slot);
+    u32::try_from(slot).unwrap_or(u32::MAX)
+}
+
+/// Forks an instance into a slot: 1 in the instance, 0 in the worker, -1 if there was no room for a process.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_worker_fork(slot: u32) -> i32 {
+    let mut process = process();
+    let Some(worker) = process.worker.as_ref() else { return -1 };
+    match worker.fork_into(slot as usize) {
+        Ok(Some(instance)) => {
+            process.application = instance.application().into_bytes();
+            process.instance = Some(instance);
+            1
+        }
+        Ok(None) => 0,
+        Err(_) => -1,
+    }
+}
+
+/// Sleeps until there is a call: 1 with a call, 0 when it was over before it could start.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_instance_take() -> i32 {
+    let mut process = process();
+    process.served = process.instance.as_ref().and_then(Instance::take);
+    i32::from(process.served.is_some())
+}
+
+/// The event: its start; its length goes to `len`. Valid until the instance answers.
+///
+/// # Safety
+/// `len` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_event(len: *mut usize) -> *const u8 {
+    let process = process();
+    let event = process.served.as_ref().map_or(&[][..], Served::event);
+    // SAFETY: the caller's word.
+    unsafe { *len = event.len() };
+    event.as_ptr()
+}
+
+/// The call's id.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_call_id() -> u64 {
+    process().served.as_ref().map_or(0, Served::call_id)
+}
+
+/// The application's name: its start; its length goes to `len`.
+///
+/// # Safety
+/// `len` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_application(len: *mut usize) -> *const u8 {
+    let process = process();
+    // SAFETY: the caller's word.
+    unsafe { *len = process.application.len() };
+    process.application.as_ptr()
+}
+
+/// The event's content format, -1 for none.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_content_format() -> i32 {
+    process().served.as_ref().and_then(Served::content_format).map_or(-1, i32::from)
+}
+
+/// Nanoseconds the handler may still run.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_remaining_ns() -> u64 {
+    let remaining = process().served.as_ref().map(Served::remaining).unwrap_or_default();
+    u64::try_from(remaining.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Hands the output over; `content_format` is -1 for none.
+///
+/// # Safety
+/// `start..start + len` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_answer(start: *const u8, len: usize, content_format: i32) {
+    let mut process = process();
+    let served = process.served.take();
+    if let (Some(instance), Some(served)) = (process.instance.as_ref(), served) {
+        // SAFETY: the caller's word.
+        instance.answer(served, unsafe { slice(start, len) }, format(content_format));
+    }
+}
+
+/// Ends the call with an error; the text is for the caller.
+///
+/// # Safety
+/// `start..start + len` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_fail(start: *const u8, len: usize) {
+    let mut process = process();
+    let served = process.served.take();
+    if let (Some(instance), Some(served)) = (process.instance.as_ref(), served) {
+        // SAFETY: the caller's word.
+        instance.fail(served, &String::from_utf8_lossy(unsafe { slice(start, len) }));
+    }
+}
+
+/// Calls another function and waits: 0 when done, else why not. The answer, or the diagnostic, is what [`sandbar_reply`] gives.
+///
+/// # Safety
+/// `function` is a C string, `start..start + len` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_call(
+    function: *const c_char,
+    start: *const u8,
+    len: usize,
+    content_format: i32,
+) -> i32 {
+    // SAFETY: the caller's word.
+    let function = unsafe { string(function) };
+    // SAFETY: the caller's word.
+    let payload = unsafe { slice(start, len) };
+    let process = process();
+    let (Some(instance), Some(served)) = (process.instance.as_ref(), process.served.as_ref()) else { return -1 };
+    let result = instance.call(served, &function, payload, format(content_format)).map(|(answer, _format)| answer);
+    keep(result)
+}
+
+/// Sends to another function and does not wait: 0, or why it was not sent.
+///
+/// # Safety
+/// `function` is a C string, `start..start + len` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_send(
+    function: *const c_char,
+    start: *const u8,
+    len: usize,
+    content_format: i32,
+) -> i32 {
+    // SAFETY: the caller's word.
+    let function = unsafe { string(function) };
+    // SAFETY: the caller's word.
+    let payload = unsafe { slice(start, len) };
+    let process = process();
+    let (Some(instance), Some(served)) = (process.instance.as_ref(), process.served.as_ref()) else { return -1 };
+    keep(instance.send(served, &function, payload, format(content_format)).map(|()| Vec::new()))
+}
+
+fn keep(result: Result<Vec<u8>, CallError>) -> i32 {
+    let (code, bytes) = match result {
+        Ok(answer) => (DONE, answer),
+        Err(error) => (code(&error), error.to_string().into_bytes()),
+    };
+    REPLY.with(|reply| reply.replace(bytes));
+    code
+}
+
+/// The answer of this thread's last call: its start; its length goes to `len`. Valid until the next call.
+///
+/// # Safety
+/// `len` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_reply(len: *mut usize) -> *const u8 {
+    REPLY.with(|reply| {
+        let reply = reply.borrow();
+        // SAFETY: the caller's word.
+        unsafe { *len = reply.len() };
+        reply.as_ptr()
+    })
+}
+
+/// Writes out what the C library holds back, so that it is neither lost at the end of an instance nor repeated by each.
+fn flush_stdio() {
+    // SAFETY: a null stream stands for all of them.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
+/// Ends the instance's process.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_instance_exit() -> ! {
+    flush_stdio();
+    match process().instance.as_ref() {
+        Some(instance) => instance.exit(),
+        None => crate::process::exit_now(0),
+    }
+}

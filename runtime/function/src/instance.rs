@@ -1,0 +1,344 @@
+//! The instance: one process, one call. It takes a message, lets the handler run, hands the output over and is gone.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use sandbar_bus::clock::now_ns;
+use sandbar_bus::trace::HopReport;
+use sandbar_bus::{Actor, Address, Bus, Destination, Envelope, Function, Taken, Verdict};
+
+use crate::process;
+use crate::worker::descriptors;
+
+/// Functions that a call may pass through, by `next` or by calls of one another.
+const HOPS_MAX: u32 = 256;
+
+/// An instance. Its methods are to be called in the order [`take`](Self::take), any number of [`call`](Self::call) and
+/// [`send`](Self::send), [`answer`](Self::answer) or [`fail`](Self::fail).
+#[derive(Debug)]
+pub struct Instance {
+    bus: &'static Bus,
+    function_index: usize,
+    function: Function,
+    slot: usize,
+    generation: u32,
+}
+
+/// The call an instance serves.
+#[derive(Debug)]
+pub struct Served {
+    taken: Taken<'static>,
+    envelope: Envelope,
+    taken_ns: u64,
+    /// Until when this instance may run.
+    deadline_ns: u64,
+}
+
+/// Why a call of another function, or a send to one, did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The application has no such function.
+    NoSuchFunction(String),
+    /// The payload is larger than the application's limit, in bytes.
+    TooLarge(usize),
+    /// The function's queue or the application's message buffers are full.
+    Overloaded,
+    /// The call went through too many functions: it likely goes round in circles.
+    Loop,
+    /// No answer came before this instance's own deadline.
+    DeadlinePassed,
+    /// The function, or one after it, ended otherwise than done.
+    Ended(Verdict, String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchFunction(name) => write!(f, "the application has no function {name:?}"),
+            Self::TooLarge(max) => write!(f, "the payload is larger than the application's limit of {max} bytes"),
+            Self::Overloaded => f.write_str("the function is overloaded"),
+            Self::Loop => write!(f, "the call has gone through {HOPS_MAX} functions"),
+            Self::DeadlinePassed => f.write_str("no answer before the deadline"),
+            Self::Ended(_, diagnostic) => f.write_str(diagnostic),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+impl Instance {
+    /// The first thing the new process does: it takes the identity of its slot and says that it is ready.
+    pub(crate) fn begin(bus: &'static Bus, function_index: usize, function: Function, slot: usize) -> Self {
+        if let Err(error) = process::become_instance(slot) {
+            crate::worker::give_up(&format_args!("the instance cannot take its own user id: {error}"));
+        }
+        let generation = bus.slots()[slot].state().map_or(0, |state| state.generation);
+        bus.slots()[slot].ready();
+        Self { bus, function_index, function, slot, generation }
+    }
+
+    /// The application's name.
+    #[must_use]
+    pub fn application(&self) -> String {
+        self.bus.application()
+    }
+
+    /// The function that this is an instance of.
+    #[must_use]
+    pub fn function(&self) -> &Function {
+        &self.function
+    }
+
+    /// The largest payload of the application, in bytes.
+    #[must_use]
+    pub fn payload_bytes_max(&self) -> usize {
+        self.bus.layout().geometry.payload_bytes_max
+    }
+
+    /// Sleeps until there is a call, and takes it. A call whose deadline has passed while it waited is answered with that,
+    /// and `None` returned: the instance has served.
+    #[must_use]
+    pub fn take(&self) -> Option<Served> {
+        let taken = self.bus.wait_for_call(self.slot, self.function_index);
+        let taken_ns = now_ns();
+        let envelope = taken.envelope();
+        let deadline_ns = envelope.deadline_ns.min(taken_ns.saturating_add(self.function.timeout_ns));
+        self.bus.slots()[self.slot].serve(taken_ns, deadline_ns);
+        if envelope.deadline_ns <= taken_ns {
+            let envelope = Envelope { function: self.function_index, ..envelope };
+            self.refuse(
+                taken,
+                &envelope,
+                Verdict::DeadlinePassed,
+                "the deadline passed before the function could start",
+            );
+            return None;
+        }
+        Some(Served { taken, envelope, taken_ns, deadline_ns })
+    }
+
+    /// Hands the handler's output over: to the next functions, or as the answer.
+    pub fn answer(&self, served: Served, output: &[u8], content_format: Option<u16>) {
+        if output.len() > self.payload_bytes_max() {
+            let limit = self.payload_bytes_max();
+            let diagnostic =
+                format!("the function's output of {} bytes is larger than the limit of {limit} bytes", output.len());
+            self.end(served, Verdict::TooLarge, &diagnostic);
+            return;
+        }
+        self.report_hop(&served);
+        let envelope = Envelope { content_format, sent_ns: now_ns(), ..served.envelope };
+        match self.function.next.first() {
+            None => self.answer_caller(served.taken, output, envelope),
+            Some(first) => {
+                let asides = Envelope {
+                    reply_to: Address::Log,
+                    traced: false,
+                    deadline_ns: self.detached_deadline(),
+                    ..envelope
+                };
+                self.pass_on(served.taken, output, *first, envelope);
+                for next in &self.function.next[1..] {
+                    self.send_aside(output, *next, asides);
+                }
+            }
+        }
+    }
+
+    /// The handler raised an error.
+    pub fn fail(&self, served: Served, diagnostic: &str) {
+        self.end(served, Verdict::Failed, diagnostic);
+    }
+
+    fn end(&self, served: Served, verdict: Verdict, diagnostic: &str) {
+        self.report_hop(&served);
+        self.refuse(served.taken, &served.envelope, verdict, diagnostic);
+    }
+
+    fn refuse(&self, taken: Taken<'_>, envelope: &Envelope, verdict: Verdict, diagnostic: &str) {
+        debug_assert_eq!(envelope.call, taken.envelope().call);
+        self.bus.answer_error(taken, verdict, diagnostic);
+    }
+
+    /// The chain ends here: the output is the answer.
+    fn answer_caller(&self, taken: Taken<'static>, output: &[u8], envelope: Envelope) {
+        let Some(to) = self.bus.way_back(envelope.reply_to) else { return };
+        let answer = Envelope { verdict: Some(Verdict::Done), function: self.function_index, ..envelope };
+        self.hand_over(taken, output, to, &answer);
+    }
+
+    fn pass_on(&self, taken: Taken<'static>, output: &[u8], next: usize, envelope: Envelope) {
+        if envelope.hops >= HOPS_MAX {
+            self.bus.answer_error(taken, Verdict::Loop, &CallError::Loop.to_string());
+            return;
+        }
+        let request = Envelope { function: next, hops: envelope.hops + 1, ..envelope };
+        self.hand_over(taken, output, Destination::Function(next), &request);
+    }
+
+    fn hand_over(&self, taken: Taken<'static>, output: &[u8], to: Destination, envelope: &Envelope) {
+        let Some(mut draft) = self.bus.draft(Actor::instance(self.slot), output.len()) else {
+            self.bus.answer_error(taken, Verdict::Overloaded, "the application's message buffers are full");
+            return;
+        };
+        draft.write(output);
+        if let Err((taken, draft)) = taken.answer_with(draft, to, envelope) {
+            drop(draft);
+            self.bus.answer_error(taken, Verdict::Overloaded, "the queue of the next function is full");
+        }
+    }
+
+    /// Sends the output to a function that runs on its own.
+    fn send_aside(&self, output: &[u8], next: usize, envelope: Envelope) {
+        if let Err(error) = self.post(next, output, Envelope { function: next, hops: envelope.hops + 1, ..envelope }) {
+            let name = self.bus.function(next).map_or_else(String::new, |function| function.name);
+            log(&format_args!("call {:016x}: nothing was handed to {name}: {error}", envelope.call));
+        }
+    }
+
+    fn post(&self, function: usize, payload: &[u8], envelope: Envelope) -> Result<(), CallError> {
+        if payload.len() > self.payload_bytes_max() {
+            return Err(CallError::TooLarge(self.payload_bytes_max()));
+        }
+        if envelope.hops >= HOPS_MAX {
+            return Err(CallError::Loop);
+        }
+        let mut draft = self.bus.draft(Actor::instance(self.slot), payload.len()).ok_or(CallError::Overloaded)?;
+        draft.write(payload);
+        draft.send(Destination::Function(function), &envelope).map_err(|_draft| CallError::Overloaded)
+    }
+
+    /// Calls another function of the application and waits for the answer.
+    ///
+    /// # Errors
+    /// When it did not end with done.
+    pub fn call(
+        &self,
+        served: &Served,
+        function: &str,
+        payload: &[u8],
+        content_format: Option<u16>,
+    ) -> Result<(Vec<u8>, Option<u16>), CallError> {
+        let reply_to = Address::Instance { slot: self.slot, generation: self.generation };
+        let index = self.find(function)?;
+        let envelope = self.request(served, index, content_format, reply_to, served.deadline_ns);
+        self.post(index, payload, envelope)?;
+        let reply = self.bus.wait_for_reply(self.slot, envelope.call, served.deadline_ns);
+        let reply = reply.ok_or(CallError::DeadlinePassed)?;
+        let envelope = reply.envelope();
+        match envelope.verdict {
+            Some(Verdict::Done) => Ok((reply.bytes().to_vec(), envelope.content_format)),
+            verdict => {
+                let diagnostic = String::from_utf8_lossy(reply.bytes()).into_owned();
+                Err(CallError::Ended(verdict.unwrap_or(Verdict::Failed), diagnostic))
+            }
+        }
+    }
+
+    /// Sends to another function of the application and does not wait: returns once the message is in its queue.
+    ///
+    /// # Errors
+    /// When it could not be put there.
+    pub fn send(
+        &self,
+        served: &Served,
+        function: &str,
+        payload: &[u8],
+        content_format: Option<u16>,
+    ) -> Result<(), CallError> {
+        let index = self.find(function)?;
+        let envelope = self.request(served, index, content_format, Address::Log, self.detached_deadline());
+        self.post(index, payload, Envelope { traced: false, ..envelope })
+    }
+
+    fn find(&self, function: &str) -> Result<usize, CallError> {
+        self.bus.function_index(function).ok_or_else(|| CallError::NoSuchFunction(function.to_owned()))
+    }
+
+    fn request(
+        &self,
+        served: &Served,
+        function: usize,
+        content_format: Option<u16>,
+        reply_to: Address,
+        deadline_ns: u64,
+    ) -> Envelope {
+        let Envelope { call, traced, hops, .. } = served.envelope;
+        Envelope {
+            call,
+            deadline_ns,
+            sent_ns: now_ns(),
+            reply_to,
+            content_format,
+            verdict: None,
+            function,
+            traced,
+            hops: hops + 1,
+        }
+    }
+
+    /// What runs on its own may take as long as all functions of the application after one another; each still has its own
+    /// time-out.
+    fn detached_deadline(&self) -> u64 {
+        let functions = (0..self.bus.layout().geometry.functions).filter_map(|index| self.bus.function(index));
+        now_ns().saturating_add(functions.map(|function| function.timeout_ns).sum())
+    }
+
+    #[allow(unsafe_code, reason = "a send to a descriptor that was inherited by number")]
+    fn report_hop(&self, served: &Served) {
+        if !served.envelope.traced {
+            return;
+        }
+        let report = HopReport {
+            call: served.envelope.call,
+            function: self.function_index as u64,
+            sent_ns: served.envelope.sent_ns,
+            taken_ns: served.taken_ns,
+            done_ns: now_ns(),
+        }
+        .to_bytes();
+        let fd: RawFd = descriptors::TRACE;
+        // SAFETY: the bytes are ours and as long as said. A full socket loses the report, never the call.
+        unsafe { libc::send(fd, report.as_ptr().cast(), report.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    }
+
+    /// The instance has served: ends the process. What is to be torn down is torn down by its end.
+    pub fn exit(&self) -> ! {
+        self.bus.slots()[self.slot].finish();
+        process::exit_now(0)
+    }
+}
+
+impl Served {
+    /// The input, where it lies in shared memory.
+    #[must_use]
+    pub fn event(&self) -> &[u8] {
+        self.taken.bytes()
+    }
+
+    /// The call's id.
+    #[must_use]
+    pub fn call_id(&self) -> u64 {
+        self.envelope.call
+    }
+
+    /// The input's format (CoAP Content-Formats registry).
+    #[must_use]
+    pub fn content_format(&self) -> Option<u16> {
+        self.envelope.content_format
+    }
+
+    /// How long the instance may still run.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        Duration::from_nanos(self.deadline_ns.saturating_sub(now_ns()))
+    }
+}
+
+/// Writes one line to the application's log.
+pub fn log(text: &dyn fmt::Display) {
+    let line = format!("{text}\n");
+    // Whoever closes standard error does not want to be heard.
+    let _closed = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}

@@ -1,0 +1,118 @@
+//! What a function of a Sandbar application is linked with.
+//!
+//! ```no_run
+//! use sandbar_function::Context;
+//!
+//! fn greet(event: &[u8], context: &Context<'_>) -> Result<String, std::str::Utf8Error> {
+//!     let name = std::str::from_utf8(event)?;
+//!     context.log(format_args!("greeting {name}"));
+//!     Ok(format!("hello, {name}"))
+//! }
+//!
+//! fn main() {
+//!     sandbar_function::serve(greet)
+//! }
+//! ```
+//!
+//! The program is its own *worker*: started once in the sandbox, it runs what stands before `serve` (load models, open
+//! files), then forks an *instance* for every call. An instance is a process that serves one call and is gone, so that no
+//! call finds what another left.
+//!
+//! The modules below the surface are what other runtimes are built from: the C interface (`include/sandbar.h`), the
+//! Python worker on top of it, and the runtime for plain executables.
+
+pub mod abi;
+mod context;
+pub mod instance;
+pub mod process;
+pub mod worker;
+
+use std::fmt::Display;
+
+pub use context::Context;
+pub use instance::CallError;
+
+use crate::instance::Instance;
+use crate::worker::{FUNCTION_VARIABLE, Worker, WorkerError, give_up};
+
+/// Serves one function. The process is the worker of whatever function the manifest gives it to. Never returns.
+pub fn serve<H, O, E>(handle: H) -> !
+where
+    H: Fn(&[u8], &Context<'_>) -> Result<O, E>,
+    O: AsRef<[u8]>,
+    E: Display,
+{
+    serve_with(&move |instance: &Instance| serve_call(instance, &handle))
+}
+
+type ServeCall = Box<dyn Fn(&Instance)>;
+
+/// Several functions in one executable; the manifest says of which one a process is the worker.
+#[derive(Default)]
+pub struct Functions {
+    functions: Vec<(String, ServeCall)>,
+}
+
+impl std::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.functions.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Functions {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a function under the name it has in the manifest.
+    #[must_use]
+    pub fn add<H, O, E>(mut self, name: &str, handle: H) -> Self
+    where
+        H: Fn(&[u8], &Context<'_>) -> Result<O, E> + 'static,
+        O: AsRef<[u8]>,
+        E: Display,
+    {
+        self.functions.push((name.to_owned(), Box::new(move |instance: &Instance| serve_call(instance, &handle))));
+        self
+    }
+
+    /// Serves the function that this process was started for. Never returns.
+    pub fn serve(self) -> ! {
+        let name = std::env::var(FUNCTION_VARIABLE).unwrap_or_default();
+        match self.functions.iter().find(|(known, _)| *known == name) {
+            Some((_, serve_call)) => serve_with(serve_call),
+            None if name.is_empty() => give_up(&WorkerError::NotInASandbox("SANDBAR_FUNCTION is not set")),
+            None => give_up(&WorkerError::NoSuchFunction(name)),
+        }
+    }
+}
+
+fn serve_with(serve_call: &dyn Fn(&Instance)) -> ! {
+    let worker = Worker::join().unwrap_or_else(|error| give_up(&error));
+    if let Err(error) = worker.ready() {
+        give_up(&error);
+    }
+    let instance = worker.next_instance();
+    serve_call(&instance);
+    // What was printed without a line end is still held back. Whoever closed it does not want it.
+    let _closed = std::io::Write::flush(&mut std::io::stdout());
+    instance.exit()
+}
+
+fn serve_call<H, O, E>(instance: &Instance, handle: &H)
+where
+    H: Fn(&[u8], &Context<'_>) -> Result<O, E>,
+    O: AsRef<[u8]>,
+    E: Display,
+{
+    let Some(served) = instance.take() else { return };
+    let context = Context::new(instance, &served);
+    let result = handle(served.event(), &context);
+    let content_format = context.answer_format.get();
+    match result {
+        Ok(output) => instance.answer(served, output.as_ref(), content_format),
+        Err(error) => instance.fail(served, &error.to_string()),
+    }
+}

@@ -1,0 +1,105 @@
+//! Making an instance's process, and giving it its identity.
+#![allow(unsafe_code, reason = "fork, identity and exit are system calls without safe wrappers")]
+
+use std::io;
+use std::sync::atomic::AtomicU32;
+
+/// Instances run as this user id plus the number of their slot, in the sandbox's user namespace.
+pub const INSTANCE_UID_BASE: u32 = 2000;
+
+/// Which side of a fork this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The worker.
+    Parent,
+    /// The new instance.
+    Child,
+}
+
+/// Forks. The child becomes a child of this process's *parent*, the sandbox's supervisor, which reaps all instances whether
+/// their worker lives or not. The kernel writes the child's process id to `pid` before the child runs, so that no moment
+/// exists at which an instance cannot be told from its process id.
+///
+/// # Errors
+/// As fork: no room for another process.
+pub fn fork_sibling(pid: &AtomicU32) -> io::Result<Side> {
+    let tid = thread_id_word();
+    let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
+    let flags = if tid.is_null() { flags } else { flags | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID };
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: no CLONE_VM: the child has a copy of this address space, as after fork(2), and continues here. `pid` is
+    // alive for the call, and `tid` is the very word that the C library had the kernel write for this thread. The caller
+    // has one thread, so that no lock of another is held for ever in the child.
+    #[cfg(not(target_arch = "x86_64"))]
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, pid.as_ptr(), none, tid) };
+    // SAFETY: as above; x86-64 has the last two arguments the other way round.
+    #[cfg(target_arch = "x86_64")]
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, pid.as_ptr(), tid, none) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        _ => Ok(Side::Parent),
+    }
+}
+
+/// Where the C library keeps this thread's id, so that it is right in the child as after the library's own fork; null if
+/// the kernel does not tell.
+fn thread_id_word() -> *mut libc::c_void {
+    const PR_GET_TID_ADDRESS: libc::c_int = 40;
+    let mut word: *mut libc::c_void = std::ptr::null_mut();
+    // SAFETY: the kernel writes one pointer to `word`.
+    let result = unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut word) };
+    if result == 0 { word } else { std::ptr::null_mut() }
+}
+
+/// Gives this process the identity of the instance in a slot: a user and group of its own, no capability, no way back.
+///
+/// # Errors
+/// When the kernel refuses: the process must not go on.
+pub fn become_instance(slot: usize) -> io::Result<()> {
+    let id = INSTANCE_UID_BASE + u32::try_from(slot).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, id, id, id) })?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, id, id, id) })?;
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let none = [CapabilitySets::default(); 2];
+    // SAFETY: both structures are laid out as version 3 of capset(2) has them, and alive for the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })?;
+    // A change of user makes a process undumpable, which closes its own /proc/self (and so /dev/stdout) to it. Other
+    // instances have other users and may not look into it either way.
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }.into())
+}
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilitySets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Number of threads of this process; 1 if it cannot be known.
+#[must_use]
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Ends this process at once: no destructor, no buffer of the C library that a worker filled before its fork.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: it does not return, and touches nothing on its way.
+    unsafe { libc::_exit(status) }
+}

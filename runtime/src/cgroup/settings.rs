@@ -1,0 +1,118 @@
+//! The kernel files of each controller, on v1 and on v2.
+
+use std::io;
+use std::time::Duration;
+
+use super::group::Group;
+use super::mounts::{Controller, Version};
+use super::{CgroupError, CgroupLimits};
+
+/// The period in which a quota of processor time is counted: the kernel's default.
+const CPU_PERIOD: Duration = Duration::from_millis(100);
+
+/// The least quota that the kernel takes.
+const CPU_QUOTA_MIN: Duration = Duration::from_millis(1);
+
+/// Sets what the controller limits.
+pub(super) fn limit(
+    group: &Group,
+    version: Version,
+    controller: Controller,
+    limits: &CgroupLimits,
+) -> Result<(), CgroupError> {
+    match (controller, version) {
+        (Controller::Memory, Version::V1) => memory_v1(group, limits.memory_bytes),
+        (Controller::Memory, Version::V2) => memory_v2(group, limits.memory_bytes),
+        (Controller::Pids, _) => group.write("pids.max", &limits.processes.to_string()),
+        (Controller::Cpu, Version::V1) => {
+            group.write("cpu.cfs_period_us", &CPU_PERIOD.as_micros().to_string())?;
+            group.write("cpu.cfs_quota_us", &cpu_quota(limits.cpus).as_micros().to_string())
+        }
+        (Controller::Cpu, Version::V2) => {
+            let (quota, period) = (cpu_quota(limits.cpus).as_micros(), CPU_PERIOD.as_micros());
+            group.write("cpu.max", &format!("{quota} {period}"))
+        }
+        (Controller::Freezer, _) => Ok(()),
+    }
+}
+
+/// `memory.memsw` counts memory and swap together and may not be less than the limit of memory, which therefore is
+/// written first: a new group has neither.
+fn memory_v1(group: &Group, bytes: u64) -> Result<(), CgroupError> {
+    group.write("memory.limit_in_bytes", &bytes.to_string())?;
+    match group.write("memory.memsw.limit_in_bytes", &bytes.to_string()) {
+        // Without accounting of swap the next best is to keep the group's memory out of swap.
+        Err(error) if is_absent(&error) => optional(group.write("memory.swappiness", "0")),
+        written => written,
+    }
+}
+
+fn memory_v2(group: &Group, bytes: u64) -> Result<(), CgroupError> {
+    group.write("memory.max", &bytes.to_string())?;
+    optional(group.write("memory.swap.max", "0"))
+}
+
+fn optional(written: Result<(), CgroupError>) -> Result<(), CgroupError> {
+    match written {
+        Err(error) if is_absent(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_absent(error: &CgroupError) -> bool {
+    matches!(error, CgroupError::Write { source, .. } if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported))
+}
+
+fn cpu_quota(cpus: f64) -> Duration {
+    Duration::try_from_secs_f64(cpus * CPU_PERIOD.as_secs_f64()).unwrap_or(CPU_QUOTA_MIN).max(CPU_QUOTA_MIN)
+}
+
+/// v2: lets the groups below this one have the controllers.
+pub(super) fn hand_down(group: &Group, controllers: &[Controller]) -> Result<(), CgroupError> {
+    let handed_down = group.read("cgroup.subtree_control")?;
+    let missing: Vec<_> = controllers
+        .iter()
+        .map(|controller| controller.name())
+        .filter(|name| !handed_down.split_ascii_whitespace().any(|found| found == *name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let written = group.write("cgroup.subtree_control", &missing.join(" "));
+    if let Err(CgroupError::Write { source, .. }) = &written
+        && source.raw_os_error() == Some(libc::EBUSY) {
+            return Err(CgroupError::HoldsProcesses { path: group.path().to_owned() });
+        }
+    written
+}
+
+/// v1: where `cpuset` is mounted together with a controller that is used, a new group takes no process before it has
+/// been told its processors and memory nodes; it gets those of the group above.
+pub(super) fn inherit_cpuset(parent: &Group, child: &Group) -> Result<(), CgroupError> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if child.has(file) && child.read(file)?.trim().is_empty() {
+            child.write(file, parent.read(file)?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// The file whose key `oom_kill` counts the processes that were killed for want of memory.
+pub(super) fn oom_events(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "memory.oom_control",
+        Version::V2 => "memory.events",
+    }
+}
+
+/// The file with the memory in use, in bytes.
+pub(super) fn memory_usage(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "memory.usage_in_bytes",
+        Version::V2 => "memory.current",
+    }
+}
+
+#[cfg(test)]
+mod tests;

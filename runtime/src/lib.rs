@@ -1,0 +1,33 @@
+//! Applications, sandboxes, workers, instances, and the host agent that owns them.
+
+mod bundle;
+pub mod call;
+mod cgroup;
+mod host;
+mod inside;
+mod log;
+pub mod manifest;
+mod python;
+mod running;
+mod sandbox;
+mod service;
+pub mod template;
+mod watch;
+
+pub use call::{Answer, CallId, Hop, Outcome, Request};
+pub use host::{ApplicationStatus, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError, StartError};
+pub use log::{LogLine, LogStream};
+pub use python::PythonError;
+pub use sandbox::SandboxError;
+
+/// An error with all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

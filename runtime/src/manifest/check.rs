@@ -1,0 +1,218 @@
+//! From what was written to what is legal: names resolved, quantities within their bounds, no cycle.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::document::{At, Plain, PlainFunction};
+use super::problem::{Problems, did_you_mean};
+use super::quantity::time;
+use super::{Application, FUNCTIONS_MAX, Function, NEXT_MAX, Name, Runtime, code, limits};
+
+/// The time-out of a function that names none.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Below a millisecond not even a fork ends in time; over an hour, an error holds its caller up for too long.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+
+/// Checks all that was written. `dir` is the folder of the code files; without it they are not looked at. `None` if the
+/// problems found leave no application to speak of.
+pub(super) fn application(plain: &Plain, dir: Option<&Path>, problems: &mut Problems<'_>) -> Option<Application> {
+    let name = plain.name.as_ref().and_then(|name| checked_name(name, problems));
+    if let Some(surplus) = plain.functions.get(FUNCTIONS_MAX) {
+        let found = plain.functions.len();
+        problems.at(
+            &surplus.name.span,
+            format_args!("{found} functions are too many; an application has up to {FUNCTIONS_MAX}"),
+        );
+        return None;
+    }
+    let next: Vec<_> = plain.functions.iter().map(|function| resolved_next(function, plain, problems)).collect();
+    refuse_cycles(&next, plain, problems);
+    let entry = entry(plain, problems);
+    let limits = limits::limits(&plain.limits, plain.functions.len(), problems);
+    let functions: Vec<_> =
+        plain.functions.iter().zip(next).filter_map(|(plain, next)| function(plain, next, dir, problems)).collect();
+    (functions.len() == plain.functions.len()).then_some(Application { name: name?, entry: entry?, functions, limits })
+}
+
+fn checked_name(name: &At<String>, problems: &mut Problems<'_>) -> Option<Name> {
+    Name::new(&name.value).map_err(|error| problems.at(&name.span, error)).ok()
+}
+
+/// The index of the function of that name, or a problem at the place of the name.
+fn resolved(name: &At<String>, what: &str, plain: &Plain, problems: &mut Problems<'_>) -> Option<usize> {
+    let found = plain.functions.iter().position(|function| function.name.value == name.value);
+    if found.is_none() {
+        let meant = did_you_mean(&name.value, plain.functions.iter().map(|function| function.name.value.as_str()));
+        problems.at(&name.span, format_args!("{what} `{}` is not a function of this application{meant}", name.value));
+    }
+    found
+}
+
+fn entry(plain: &Plain, problems: &mut Problems<'_>) -> Option<usize> {
+    match &plain.entry {
+        Some(entry) => resolved(entry, "entry", plain, problems),
+        None => (plain.functions.len() == 1).then_some(0),
+    }
+}
+
+fn resolved_next(function: &PlainFunction, plain: &Plain, problems: &mut Problems<'_>) -> Vec<usize> {
+    if let Some(surplus) = function.next.get(NEXT_MAX) {
+        let found = function.next.len();
+        problems.at(&surplus.span, format_args!("`next` names {found} functions; the most is {NEXT_MAX}"));
+    }
+    let mut indices = Vec::new();
+    for name in function.next.iter().take(NEXT_MAX) {
+        match resolved(name, "next", plain, problems) {
+            Some(index) if indices.contains(&index) => {
+                problems.at(&name.span, format_args!("`next` names `{}` twice", name.value));
+            }
+            Some(index) => indices.push(index),
+            None => {}
+        }
+    }
+    indices
+}
+
+/// How far the search for cycles has come with a function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    NotYet,
+    /// It is on the path that is being followed: reaching it again closes a cycle.
+    OnPath,
+    Done,
+}
+
+/// Follows `next` depth first from each function, and notes each way back into the path that is being followed.
+fn refuse_cycles(next: &[Vec<usize>], plain: &Plain, problems: &mut Problems<'_>) {
+    let mut visits = vec![Visit::NotYet; next.len()];
+    for start in 0..next.len() {
+        if visits[start] != Visit::NotYet {
+            continue;
+        }
+        // The functions on the path, each with how many of its `next` were followed.
+        let mut path = vec![(start, 0)];
+        visits[start] = Visit::OnPath;
+        while let Some((function, followed)) = path.last_mut() {
+            let Some(&to) = next[*function].get(*followed) else {
+                visits[*function] = Visit::Done;
+                path.pop();
+                continue;
+            };
+            *followed += 1;
+            match visits[to] {
+                Visit::NotYet => {
+                    visits[to] = Visit::OnPath;
+                    path.push((to, 0));
+                }
+                Visit::OnPath => note_cycle(&path, to, plain, problems),
+                Visit::Done => {}
+            }
+        }
+    }
+}
+
+fn note_cycle(path: &[(usize, usize)], back_to: usize, plain: &Plain, problems: &mut Problems<'_>) {
+    let name = |index: usize| plain.functions[index].name.value.as_str();
+    let mut cycle: Vec<_> =
+        path.iter().map(|&(function, _)| function).skip_while(|&function| function != back_to).map(name).collect();
+    cycle.push(name(back_to));
+    problems.at(&plain.functions[back_to].name.span, format_args!("`next` leads in a circle: {}", cycle.join(" -> ")));
+}
+
+fn function(
+    plain: &PlainFunction,
+    next: Vec<usize>,
+    dir: Option<&Path>,
+    problems: &mut Problems<'_>,
+) -> Option<Function> {
+    let name = checked_name(&plain.name, problems);
+    let runtime = plain
+        .runtime
+        .as_ref()
+        .and_then(|runtime| runtime.value.parse::<Runtime>().map_err(|error| problems.at(&runtime.span, error)).ok());
+    let code = plain.code.as_ref().and_then(|code| checked_code(code, runtime, dir, problems));
+    let handler = runtime.and_then(|runtime| handler(plain, runtime, problems));
+    let timeout = match &plain.timeout {
+        Some(timeout) => within(timeout, time(&timeout.value), &TIMEOUTS, "a time-out", show_time, problems),
+        None => Some(TIMEOUT_DEFAULT),
+    };
+    Some(Function { name: name?, runtime: runtime?, code: code?, handler: handler?, timeout: timeout?, next })
+}
+
+fn checked_code(
+    code: &At<String>,
+    runtime: Option<Runtime>,
+    dir: Option<&Path>,
+    problems: &mut Problems<'_>,
+) -> Option<PathBuf> {
+    let looked_at = code::relative(&code.value).and_then(|path| match dir.zip(runtime) {
+        Some((dir, runtime)) => code::look(dir, &path, runtime).map(|()| path),
+        None => Ok(path),
+    });
+    looked_at.map_err(|why| problems.at(&code.span, format_args!("code `{}` {why}", code.value))).ok()
+}
+
+fn handler(plain: &PlainFunction, runtime: Runtime, problems: &mut Problems<'_>) -> Option<String> {
+    let Some(handler) = &plain.handler else {
+        return Some(match runtime {
+            Runtime::Python3 => "handle".to_owned(),
+            Runtime::Native => plain.name.value.clone(),
+            Runtime::Executable => String::new(),
+        });
+    };
+    let refused = match runtime {
+        Runtime::Python3 if is_identifier(&handler.value) => None,
+        Runtime::Python3 => Some(format!("`{}` is not the name of a Python function", handler.value.escape_debug())),
+        Runtime::Native => {
+            Some("a native function has no `handler`: its executable adds it under the function's name".to_owned())
+        }
+        Runtime::Executable => Some("an `executable` has no handler: the file itself is run".to_owned()),
+    };
+    match refused {
+        None => Some(handler.value.clone()),
+        Some(why) => {
+            problems.at(&handler.span, why);
+            None
+        }
+    }
+}
+
+fn is_identifier(text: &str) -> bool {
+    let starts = |letter: char| letter.is_alphabetic() || letter == '_';
+    text.len() <= 255
+        && text.chars().next().is_some_and(starts)
+        && text.chars().all(|letter| starts(letter) || letter.is_numeric())
+}
+
+/// The value if it was read and is in the range.
+pub(super) fn within<W, T: PartialOrd>(
+    written: &At<W>,
+    value: Result<T, String>,
+    range: &RangeInclusive<T>,
+    what: &str,
+    show: impl Fn(&T) -> String,
+    problems: &mut Problems<'_>,
+) -> Option<T> {
+    match value {
+        Ok(value) if range.contains(&value) => Some(value),
+        Ok(value) => {
+            let (value, least, most) = (show(&value), show(range.start()), show(range.end()));
+            problems.at(&written.span, format_args!("{value} is out of range: {what} is from {least} to {most}"));
+            None
+        }
+        Err(why) => {
+            problems.at(&written.span, why);
+            None
+        }
+    }
+}
+
+fn show_time(time: &Duration) -> String {
+    match time.as_millis() {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}

@@ -1,0 +1,213 @@
+//! From the manifest's text to a plain struct: known fields alone, each of its type, each with its place.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
+
+use super::problem::{Problems, did_you_mean};
+
+/// A value and the bytes of the text where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Range<usize>,
+}
+
+/// The manifest as it was written.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub(super) name: Option<At<String>>,
+    pub(super) entry: Option<At<String>>,
+    pub(super) limits: PlainLimits,
+    /// In the order of the text.
+    pub(super) functions: Vec<PlainFunction>,
+}
+
+/// The table `[limits]` as it was written; without any field if there is none.
+#[derive(Debug, Default)]
+pub(super) struct PlainLimits {
+    pub(super) memory: Option<At<String>>,
+    pub(super) processes: Option<At<i64>>,
+    pub(super) cpus: Option<At<f64>>,
+    pub(super) payload: Option<At<String>>,
+}
+
+/// A table `[functions.NAME]` as it was written.
+#[derive(Debug)]
+pub(super) struct PlainFunction {
+    pub(super) name: At<String>,
+    pub(super) runtime: Option<At<String>>,
+    pub(super) code: Option<At<String>>,
+    pub(super) handler: Option<At<String>>,
+    pub(super) timeout: Option<At<String>>,
+    pub(super) next: Vec<At<String>>,
+}
+
+const TOP_FIELDS: [&str; 4] = ["name", "entry", "limits", "functions"];
+const LIMITS_FIELDS: [&str; 4] = ["memory", "processes", "cpus", "payload"];
+const FUNCTION_FIELDS: [&str; 5] = ["runtime", "code", "handler", "timeout", "next"];
+
+/// Reads the text. `None` if it is not TOML; a field that was refused is absent from what is returned.
+pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        for error in errors {
+            problems.at(&error.span().unwrap_or(0..0), format_args!("not valid TOML: {}", error.message()));
+        }
+        return None;
+    }
+    let table = document.get_ref();
+    refuse_unknown(table, &TOP_FIELDS, problems);
+    let limits = match table_field(table, "limits", problems) {
+        Some((_, limits)) => read_limits(limits, problems),
+        None => PlainLimits::default(),
+    };
+    let plain = Plain {
+        name: text_field(table, "name", "\"thermostat\"", problems),
+        entry: text_field(table, "entry", "\"ingest\"", problems),
+        limits,
+        functions: read_functions(table, problems),
+    };
+    note_missing(table, &plain, problems);
+    Some(plain)
+}
+
+/// Notes the top-level fields that must be there and are not; one of a wrong type is there.
+fn note_missing(table: &DeTable<'_>, plain: &Plain, problems: &mut Problems<'_>) {
+    if !table.contains_key("name") {
+        problems.whole("the field `name` is missing: name = \"thermostat\"");
+    }
+    if !table.contains_key("functions") {
+        problems.whole("there is no function; a table [functions.NAME] describes one");
+    }
+    if let (false, [first, _, ..]) = (table.contains_key("entry"), plain.functions.as_slice()) {
+        problems.whole(format_args!(
+            "the field `entry` is missing: an application of several functions says which one is called when none is named, such as entry = \"{}\"",
+            first.name.value
+        ));
+    }
+}
+
+fn read_limits(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainLimits {
+    refuse_unknown(table, &LIMITS_FIELDS, problems);
+    PlainLimits {
+        memory: text_field(table, "memory", "\"64MiB\"", problems),
+        processes: whole_number_field(table, "processes", problems),
+        cpus: number_field(table, "cpus", problems),
+        payload: text_field(table, "payload", "\"1MiB\"", problems),
+    }
+}
+
+fn read_functions(table: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<PlainFunction> {
+    let Some((span, functions)) = table_field(table, "functions", problems) else {
+        return Vec::new();
+    };
+    if functions.is_empty() {
+        problems.at(&span, "there is no function; a table [functions.NAME] describes one");
+    }
+    let mut in_order: Vec<_> = functions.iter().collect();
+    in_order.sort_by_key(|(name, _)| name.span().start);
+    let mut read = Vec::new();
+    for (name, value) in in_order {
+        let DeValue::Table(fields) = value.get_ref() else {
+            wrong_type(value, &format!("functions.{}", name.get_ref()), "a table", problems);
+            continue;
+        };
+        refuse_unknown(fields, &FUNCTION_FIELDS, problems);
+        for (field, example) in [("runtime", "runtime = \"python3\""), ("code", "code = \"ingest.py\"")] {
+            if !fields.contains_key(field) {
+                let name = name.get_ref();
+                problems.at(&value.span(), format_args!("function `{name}` has no `{field}`, such as {example}"));
+            }
+        }
+        read.push(PlainFunction {
+            name: At { value: name.get_ref().to_string(), span: name.span() },
+            runtime: text_field(fields, "runtime", "\"python3\"", problems),
+            code: text_field(fields, "code", "\"ingest.py\"", problems),
+            handler: text_field(fields, "handler", "\"handle\"", problems),
+            timeout: text_field(fields, "timeout", "\"2s\"", problems),
+            next: read_next(fields, problems),
+        });
+    }
+    read
+}
+
+/// `next` is one name or a list of names.
+fn read_next(fields: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<At<String>> {
+    let right = "a function's name or a list of names";
+    let Some(value) = fields.get("next") else {
+        return Vec::new();
+    };
+    let items = match value.get_ref().as_array() {
+        Some(items) => items.iter().collect(),
+        None => vec![value],
+    };
+    let mut names = Vec::new();
+    for item in items {
+        match item.get_ref().as_str() {
+            Some(name) => names.push(At { value: name.to_owned(), span: item.span() }),
+            None => wrong_type(item, "next", right, problems),
+        }
+    }
+    names
+}
+
+fn refuse_unknown(table: &DeTable<'_>, known: &[&str], problems: &mut Problems<'_>) {
+    for key in table.keys() {
+        let name = key.get_ref().as_ref();
+        if !known.contains(&name) {
+            let meant = did_you_mean(name, known.iter().copied());
+            let hint = if meant.is_empty() { format!("; known here: {}", known.join(", ")) } else { meant };
+            problems.at(&key.span(), format_args!("unknown field `{name}`{hint}"));
+        }
+    }
+}
+
+fn table_field<'d, 'i>(
+    table: &'d DeTable<'i>,
+    name: &str,
+    problems: &mut Problems<'_>,
+) -> Option<(Range<usize>, &'d DeTable<'i>)> {
+    let value = table.get(name)?;
+    let DeValue::Table(fields) = value.get_ref() else {
+        wrong_type(value, name, "a table", problems);
+        return None;
+    };
+    Some((value.span(), fields))
+}
+
+fn text_field(table: &DeTable<'_>, name: &str, example: &str, problems: &mut Problems<'_>) -> Option<At<String>> {
+    let value = table.get(name)?;
+    let Some(text) = value.get_ref().as_str() else {
+        wrong_type(value, name, &format!("a string such as {example}"), problems);
+        return None;
+    };
+    Some(At { value: text.to_owned(), span: value.span() })
+}
+
+fn whole_number_field(table: &DeTable<'_>, name: &str, problems: &mut Problems<'_>) -> Option<At<i64>> {
+    let value = table.get(name)?;
+    let number =
+        value.get_ref().as_integer().and_then(|number| i64::from_str_radix(number.as_str(), number.radix()).ok());
+    if number.is_none() {
+        wrong_type(value, name, "a whole number such as 64", problems);
+    }
+    number.map(|number| At { value: number, span: value.span() })
+}
+
+fn number_field(table: &DeTable<'_>, name: &str, problems: &mut Problems<'_>) -> Option<At<f64>> {
+    let value = table.get(name)?;
+    let decimal = value.get_ref().as_integer().filter(|number| number.radix() == 10).map(DeInteger::as_str);
+    let written = value.get_ref().as_float().map(DeFloat::as_str).or(decimal);
+    let number = written.and_then(|number| number.parse::<f64>().ok());
+    if number.is_none() {
+        wrong_type(value, name, "a number such as 0.5", problems);
+    }
+    number.map(|number| At { value: number, span: value.span() })
+}
+
+fn wrong_type(value: &Spanned<DeValue<'_>>, name: &str, right: &str, problems: &mut Problems<'_>) {
+    let found = value.get_ref().type_str();
+    problems.at(&value.span(), format_args!("`{name}` must be {right}; this is of type {found}"));
+}

@@ -1,0 +1,352 @@
+//! A sandbox in service: calls go in, answers come out.
+//!
+//! The table of calls under way is the agent's own. What a message coming out of the sandbox says is believed only as far as it
+//! names a call in the table of that very sandbox.
+
+use std::collections::HashMap;
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
+use sandbar_bus::clock::now_ns;
+use sandbar_bus::trace::{HOP_REPORT_BYTES, HopReport};
+use sandbar_bus::{Actor, Address, Destination, Envelope, Taken, Verdict};
+use sandbar_supervisor::protocol::{Event, ReceiveError};
+use tokio::sync::oneshot;
+
+use crate::call::{Answer, CallId, Hop, Outcome, Request};
+use crate::cgroup::Cgroup;
+use crate::log::{LINE_BYTES_MAX, Log};
+use crate::manifest::Application;
+use crate::sandbox::{LogPipes, Sandbox};
+use crate::watch::watch;
+
+/// Messages taken out of one sandbox before others get their turn.
+const TAKEN_AT_ONCE: usize = 64;
+/// Bytes of a function's own error text that reach the caller.
+const DIAGNOSTIC_BYTES_MAX: usize = 512;
+
+/// A sandbox in service.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) application: Arc<Application>,
+    pub(crate) sandbox: Sandbox,
+    log: Arc<Log>,
+    /// Calls under way; `None` once the sandbox is out of service.
+    calls: Mutex<Option<HashMap<u64, Pending>>>,
+    /// Calls answered, with any outcome.
+    pub(crate) answered: AtomicU64,
+    /// Kills for want of memory that have been told to somebody.
+    oom_kills_told: AtomicU64,
+}
+
+/// A sandbox that is out of service: another has taken its place, or will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retired;
+
+/// A call under way.
+#[derive(Debug)]
+struct Pending {
+    answer: oneshot::Sender<Answer>,
+    began_ns: u64,
+    hops: Vec<Hop>,
+    traced: bool,
+}
+
+/// Removes a call from the table when its caller no longer waits.
+struct Registered<'a> {
+    running: &'a Running,
+    call: u64,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        if let Some(calls) = self.running.calls().as_mut() {
+            calls.remove(&self.call);
+        }
+    }
+}
+
+impl Running {
+    /// Puts a sandbox into service. Its logs are read from now on.
+    pub(crate) fn new(application: Arc<Application>, sandbox: Sandbox, logs: LogPipes, log: Arc<Log>) -> Arc<Self> {
+        let names = std::iter::once(String::new())
+            .chain(application.functions.iter().map(|function| function.name.as_str().to_owned()));
+        for (name, pipe) in names.zip(logs) {
+            tokio::spawn(read_log(name, pipe, Arc::clone(&log)));
+        }
+        Arc::new(Self {
+            application,
+            sandbox,
+            log,
+            calls: Mutex::new(Some(HashMap::new())),
+            answered: AtomicU64::new(0),
+            oom_kills_told: AtomicU64::new(0),
+        })
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Option<HashMap<u64, Pending>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes out of service if nothing is under way; true if it has.
+    pub(crate) fn retire_if_idle(&self) -> bool {
+        let mut calls = self.calls();
+        let idle = calls.as_ref().is_none_or(HashMap::is_empty) && self.sandbox.bus.is_idle();
+        if idle {
+            *calls = None;
+        }
+        idle
+    }
+
+    /// Goes out of service. Whoever waits for a call is told that the sandbox ended.
+    pub(crate) fn retire(&self) {
+        *self.calls() = None;
+    }
+
+    /// Makes a call to a function and waits for its end, or its deadline.
+    ///
+    /// # Errors
+    /// When the sandbox is out of service: the call has not begun.
+    pub(crate) async fn call(
+        &self,
+        id: CallId,
+        function: usize,
+        request: &Request,
+        deadline_ns: u64,
+    ) -> Result<Answer, Retired> {
+        let began_ns = now_ns();
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending { answer, began_ns, hops: Vec::new(), traced: request.trace };
+        self.calls().as_mut().ok_or(Retired)?.insert(id.0, pending);
+        let _registered = Registered { running: self, call: id.0 };
+        let envelope = Envelope {
+            call: id.0,
+            deadline_ns,
+            sent_ns: began_ns,
+            reply_to: Address::Caller,
+            content_format: request.content_format,
+            verdict: None,
+            function,
+            traced: request.trace,
+            hops: 0,
+        };
+        if let Err(refused) = self.post(&request.payload, &envelope) {
+            return Ok(Answer { call: Some(id), ..*refused });
+        }
+        let left = std::time::Duration::from_nanos(deadline_ns.saturating_sub(began_ns));
+        let answer = match tokio::time::timeout(left, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Answer::refused(Outcome::Failed, "the application's sandbox ended before the call did"),
+            Err(_) => Answer::refused(Outcome::DeadlinePassed, "no answer before the call's deadline"),
+        };
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        Ok(Answer { call: Some(id), ..answer })
+    }
+
+    fn post(&self, payload: &[u8], envelope: &Envelope) -> Result<(), Box<Answer>> {
+        let overloaded = |what: &str| Box::new(Answer::refused(Outcome::Overloaded, what));
+        let draft = self.sandbox.bus.draft(Actor::AGENT, payload.len());
+        let mut draft = draft.ok_or_else(|| overloaded("the application's message buffers are full"))?;
+        draft.write(payload);
+        let sent = draft.send(Destination::Function(envelope.function), envelope);
+        sent.map_err(|_draft| overloaded("the function's queue is full"))?;
+        self.sandbox.wake_supervisor();
+        Ok(())
+    }
+
+    /// Serves the sandbox until it is no more: hands answers to their callers and writes down what the supervisor tells.
+    pub(crate) async fn serve(&self) {
+        tokio::select! {
+            () = self.hand_out() => {}
+            () = self.hear_supervisor() => {}
+        }
+        self.retire();
+    }
+
+    async fn hear_supervisor(&self) {
+        loop {
+            match self.sandbox.next_event().await {
+                Ok(Event::WorkerDied { function, reason, again_ms }) => {
+                    self.log.add(self.function_name(function), &format!("{reason}; started again in {again_ms} ms"));
+                }
+                Ok(Event::Failed { reason }) => self.log.add("", &format!("the sandbox cannot go on: {reason}")),
+                Ok(Event::Created | Event::Ready | Event::WorkerFailed { .. }) => {}
+                Err(ReceiveError::Nothing) => {}
+                Err(ReceiveError::Closed) => return,
+                Err(error) => {
+                    self.log.add("", &format!("the sandbox is ended: its supervisor makes no sense ({error})"));
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn hand_out(&self) {
+        loop {
+            let Ok(mut ready) = self.sandbox.out_event.readable().await else { return };
+            // The counter first, then the queue: what comes in between rings again.
+            let mut count = [0; 8];
+            if nix::unistd::read(self.sandbox.out_event.get_ref(), &mut count).is_err() {
+                ready.clear_ready();
+            }
+            let mut taken = 0;
+            while let Some(message) = self.sandbox.bus.take(Actor::AGENT, Destination::Out) {
+                self.hand_to_caller(message);
+                taken += 1;
+                if taken % TAKEN_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    fn hand_to_caller(&self, message: Taken<'_>) {
+        let envelope = message.envelope();
+        let Some(verdict) = envelope.verdict else { return };
+        let payload = message.copy();
+        drop(message);
+        match envelope.reply_to {
+            Address::Caller => self.complete(&envelope, verdict, payload),
+            Address::Log | Address::Instance { .. } => self.note_end(&envelope, verdict, &payload),
+        }
+    }
+
+    fn complete(&self, envelope: &Envelope, verdict: Verdict, payload: Vec<u8>) {
+        let mut table = self.calls();
+        let Some(calls) = table.as_mut() else { return };
+        if calls.get(&envelope.call).is_some_and(|pending| pending.traced) {
+            self.collect_hops(calls);
+        }
+        let Some(pending) = calls.remove(&envelope.call) else { return };
+        drop(table);
+        let mut hops = pending.hops;
+        hops.sort_by_key(|hop| hop.taken_ns);
+        let answer = if verdict == Verdict::Done {
+            let payload = Bytes::from(payload);
+            Answer { payload, content_format: envelope.content_format, hops, ..Answer::refused(Outcome::Done, "") }
+        } else {
+            let (outcome, diagnostic) = self.outcome(envelope.function, verdict, &payload);
+            let name = self.function_name(envelope.function);
+            self.log.add(name, &format!("call {}: {outcome}: {diagnostic}", CallId(envelope.call)));
+            Answer { hops, ..Answer::refused(outcome, diagnostic) }
+        };
+        // A caller that is gone has got the answer that its deadline passed.
+        let _gone = pending.answer.send(answer);
+    }
+
+    /// A message that nobody waits for has come to its end.
+    fn note_end(&self, envelope: &Envelope, verdict: Verdict, payload: &[u8]) {
+        let name = self.function_name(envelope.function);
+        let call = CallId(envelope.call);
+        if verdict == Verdict::Done {
+            self.log.add(name, &format!("call {call}: done, {} bytes that nobody waits for", payload.len()));
+        } else {
+            let (outcome, diagnostic) = self.outcome(envelope.function, verdict, payload);
+            self.log.add(name, &format!("call {call}: {outcome}: {diagnostic}"));
+        }
+    }
+
+    fn function_name(&self, index: usize) -> &str {
+        self.application.functions.get(index).map_or("?", |function| function.name.as_str())
+    }
+
+    /// What the caller is told of a call that did not end well.
+    fn outcome(&self, function: usize, verdict: Verdict, payload: &[u8]) -> (Outcome, String) {
+        let text = one_line(&payload[..payload.len().min(DIAGNOSTIC_BYTES_MAX)]);
+        let outcome = match verdict {
+            Verdict::Done => Outcome::Done,
+            Verdict::Failed | Verdict::Crashed | Verdict::TooLarge | Verdict::Loop => Outcome::Failed,
+            Verdict::DeadlinePassed => Outcome::DeadlinePassed,
+            Verdict::Overloaded => Outcome::Overloaded,
+        };
+        let text = if verdict == Verdict::Crashed && self.was_out_of_memory() {
+            format!("out of memory: the application's limit is {} MiB", self.application.limits.memory_bytes >> 20)
+        } else {
+            text
+        };
+        (outcome, format!("{}: {text}", self.function_name(function)))
+    }
+
+    /// Whether the kernel has killed for want of memory since this was asked last.
+    fn was_out_of_memory(&self) -> bool {
+        let kills = self.sandbox.usage(Cgroup::oom_kills).unwrap_or(0);
+        self.oom_kills_told.swap(kills, Ordering::Relaxed) < kills
+    }
+
+    /// Reads what instances have reported of their part in traced calls.
+    fn collect_hops(&self, calls: &mut HashMap<u64, Pending>) {
+        // More than any honest application has under way.
+        for _ in 0..4096 {
+            let Some((reports, pid)) = receive_reports(&self.sandbox.trace) else { return };
+            for report in reports {
+                let Some(pending) = calls.get_mut(&report.call).filter(|pending| pending.traced) else { continue };
+                let Ok(function) = usize::try_from(report.function) else { continue };
+                let since = |ns: u64| ns.saturating_sub(pending.began_ns);
+                let hop = Hop {
+                    function: self.function_name(function).to_owned(),
+                    pid,
+                    sent_ns: since(report.sent_ns),
+                    taken_ns: since(report.taken_ns),
+                    done_ns: since(report.done_ns),
+                };
+                pending.hops.push(hop);
+            }
+        }
+    }
+}
+
+/// Reports of one process, with its id as the kernel has it; `None` when there are no more for now.
+fn receive_reports(trace: &OwnedFd) -> Option<(Vec<HopReport>, u32)> {
+    let mut bytes = [0; HOP_REPORT_BYTES * 16];
+    let mut space = nix::cmsg_space!(UnixCredentials);
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let message = recvmsg::<()>(trace.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT).ok()?;
+    let pid = message.cmsgs().ok()?.find_map(|control| {
+        let ControlMessageOwned::ScmCredentials(credentials) = control else { return None };
+        u32::try_from(credentials.pid()).ok()
+    })?;
+    let len = message.bytes;
+    (len > 0).then(|| (bytes[..len].chunks_exact(HOP_REPORT_BYTES).filter_map(HopReport::from_bytes).collect(), pid))
+}
+
+/// Text of a function's, fit for one line of a protocol or a terminal.
+fn one_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+/// Reads a log pipe, line by line, until the sandbox is no more.
+async fn read_log(function: String, pipe: OwnedFd, log: Arc<Log>) {
+    let set = nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+    let Ok(pipe) = set.map_err(std::io::Error::from).and_then(|_| watch(pipe)) else { return };
+    let mut line = Vec::new();
+    let mut bytes = [0; 4096];
+    loop {
+        let Ok(mut ready) = pipe.readable().await else { return };
+        match nix::unistd::read(pipe.get_ref(), &mut bytes) {
+            Ok(0) => break,
+            Ok(count) => add_lines(&function, &mut line, &bytes[..count], &log),
+            Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
+            Err(_) => break,
+        }
+    }
+    if !line.is_empty() {
+        log.add(&function, &String::from_utf8_lossy(&line));
+    }
+}
+
+fn add_lines(function: &str, line: &mut Vec<u8>, bytes: &[u8], log: &Log) {
+    for byte in bytes {
+        if *byte != b'\n' {
+            line.push(*byte);
+        }
+        if *byte == b'\n' || line.len() >= LINE_BYTES_MAX {
+            log.add(function, String::from_utf8_lossy(line).trim_end());
+            line.clear();
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! PID 1 of a sandbox.
+//!
+//! Started by the host agent as a process of its own, with an empty environment and one descriptor: the socket to the agent, as
+//! standard input. From there on it is a straight list: [`run`].
+//!
+//! It makes the sandbox around itself while it is still the host's root, before any code of the application runs
+//! ([`root`], [`identity`], [`seccomp`]); then it starts the workers ([`spawn`]), and from then on only
+//! [supervises](supervise).
+
+mod executable;
+pub mod identity;
+pub mod protocol;
+pub mod root;
+pub mod seccomp;
+pub mod spawn;
+pub mod supervise;
+
+use std::error::Error;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::prctl;
+use nix::unistd::dup;
+use sandbar_bus::Bus;
+
+use crate::protocol::{Event, Go, PLAN_DESCRIPTORS, Plan, Received, receive, send};
+use crate::spawn::Outlets;
+use crate::supervise::Supervisor;
+
+/// Makes the sandbox that the agent plans, and runs it until the agent is gone.
+///
+/// # Errors
+/// When the sandbox cannot be made or cannot go on. The agent has been told, if it is there.
+pub fn run() -> Result<(), Box<dyn Error>> {
+    let agent = dup(std::io::stdin())?;
+    let result = make_and_run(agent.as_fd().try_clone_to_owned()?);
+    if let Err(error) = &result {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            reason.push_str(": ");
+            reason.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        // If the agent is gone nobody is left to be told.
+        let _gone = send(agent.as_fd(), &Event::Failed { reason }, &[]);
+    }
+    result
+}
+
+fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
+    let Received { record: plan, descriptors, .. } = receive::<Plan>(agent.as_fd())?;
+    identity::leave_host()?;
+    if fork_first_process()? {
+        return Ok(());
+    }
+    prctl::set_name(c"sandbar-super")?;
+    let null = std::fs::File::open("/dev/null")?.into();
+    identity::name_host(&plan.application)?;
+    root::enter(&plan)?;
+    identity::enter_user_namespace()?;
+    send(agent.as_fd(), &Event::Created, &[])?;
+    receive::<Go>(agent.as_fd())?;
+    identity::become_supervisor()?;
+    let Descriptors { bus, wake, outlets } = sort_descriptors(descriptors, null)?;
+    seccomp::confine()?;
+    Ok(Supervisor::start(bus, agent, wake, outlets, plan.functions)?.run()?)
+}
+
+/// Forks the first process of the new process id namespace as a child of the agent; true in the one that is left over.
+#[allow(unsafe_code, reason = "clone(2) with a parent of its own")]
+fn fork_first_process() -> std::io::Result<bool> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: without CLONE_VM the child has a copy of this address space and continues here, as after fork(2). This process
+    // has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_PARENT | libc::SIGCHLD, none, none, none, none) };
+    if pid < 0 { Err(std::io::Error::last_os_error()) } else { Ok(pid != 0) }
+}
+
+struct Descriptors {
+    bus: &'static Bus,
+    wake: OwnedFd,
+    outlets: Outlets,
+}
+
+/// The descriptors of a plan, each in its place, and the bus joined.
+fn sort_descriptors(descriptors: Vec<OwnedFd>, null: OwnedFd) -> Result<Descriptors, Box<dyn Error>> {
+    let mut rest = descriptors.into_iter();
+    let mut next = || rest.next().ok_or(format!("a plan comes with at least {PLAN_DESCRIPTORS} descriptors"));
+    let (segment, out_event, trace, wake, own_log) = (next()?, next()?, next()?, next()?, next()?);
+    let logs: Vec<OwnedFd> = rest.collect();
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&own_log)?;
+    nix::unistd::dup2_stderr(&own_log)?;
+    let bus = Bus::attach(segment.as_fd(), out_event.try_clone()?)?;
+    let outlets = Outlets { segment, out_event, trace, null, logs };
+    Ok(Descriptors { bus: Box::leak(Box::new(bus)), wake, outlets })
+}

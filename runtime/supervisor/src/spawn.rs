@@ -1,0 +1,157 @@
+//! Starting a worker's process.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{ForkResult, Pid, execve, fork};
+use sandbar_function::worker::{FUNCTION_VARIABLE, descriptors, give_up};
+
+use crate::protocol::{FunctionPlan, Program};
+use crate::{executable, identity, seccomp};
+
+/// The descriptors that workers get.
+#[derive(Debug)]
+pub struct Outlets {
+    /// The segment.
+    pub segment: OwnedFd,
+    /// The eventfd that wakes the agent.
+    pub out_event: OwnedFd,
+    /// The socket for reports of traced calls.
+    pub trace: OwnedFd,
+    /// `/dev/null`.
+    pub null: OwnedFd,
+    /// One log pipe for each function.
+    pub logs: Vec<OwnedFd>,
+}
+
+/// A worker's process, just started, and the pipe on which it says that it is ready.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The process, in the sandbox.
+    pub pid: Pid,
+    /// Ends without a word when the process ends without one.
+    pub status: OwnedFd,
+}
+
+/// Forks and becomes the worker of a function.
+///
+/// # Errors
+/// When there is no room for a process or a pipe.
+#[allow(unsafe_code, reason = "fork")]
+pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result<Spawned> {
+    let (status, report) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    // SAFETY: the supervisor has one thread, so the child may do whatever the supervisor may.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Spawned { pid: child, status }),
+        ForkResult::Child => {
+            drop(status);
+            match become_worker_of(outlets, index, plan, report) {
+                Ok(never) => match never {},
+                Err(error) => give_up(&Chain(error.as_ref())),
+            }
+        }
+    }
+}
+
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn become_worker_of(
+    outlets: &Outlets,
+    index: usize,
+    plan: &FunctionPlan,
+    report: OwnedFd,
+) -> Result<Infallible, Box<dyn std::error::Error>> {
+    let log = outlets.logs.get(index).ok_or("the plan has no log for this function")?;
+    let log = log.as_fd();
+    let places = [
+        (outlets.null.as_fd(), 0),
+        (log, 1),
+        (log, 2),
+        (outlets.segment.as_fd(), descriptors::SEGMENT),
+        (outlets.out_event.as_fd(), descriptors::OUT_EVENT),
+        (outlets.trace.as_fd(), descriptors::TRACE),
+        (report.as_fd(), descriptors::STATUS),
+    ];
+    place(&places)?;
+    std::mem::forget(report);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    identity::become_worker()?;
+    seccomp::confine_worker()?;
+    match &plan.program {
+        Program::Executable { path } => executable::serve(&plan.name, path),
+        Program::Native { path } => Ok(execute(&[path.as_path()], &plan.name)?),
+        Program::Python { interpreter, worker, code, handler } => {
+            let arguments = [interpreter, Path::new("-B"), worker, code, Path::new(handler)];
+            Ok(execute(&arguments, &plan.name)?)
+        }
+    }
+}
+
+/// Puts descriptors in their places and closes all others.
+#[allow(unsafe_code, reason = "descriptors by number")]
+fn place(places: &[(BorrowedFd<'_>, RawFd)]) -> io::Result<()> {
+    const CLEAR_OF_ALL_PLACES: RawFd = 64;
+    let mut lifted = Vec::with_capacity(places.len());
+    for (fd, place) in places {
+        // SAFETY: no memory is involved.
+        let high = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, CLEAR_OF_ALL_PLACES) };
+        if high < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        lifted.push((high, *place));
+    }
+    for (high, place) in lifted {
+        // SAFETY: whatever was in this place belongs to the supervisor this process was forked from; nothing of it is used
+        // any more.
+        if unsafe { libc::dup2(high, place) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: as above, for all the others.
+    if unsafe { libc::close_range(descriptors::END.cast_unsigned(), u32::MAX, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The environment of every process of the application, but for the variables of its call.
+pub fn environment(function: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("HOME", "/tmp".to_owned()),
+        ("TMPDIR", "/tmp".to_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        // Libraries that start a thread for each processor when they are loaded would make forks of them impossible.
+        ("OMP_NUM_THREADS", "1".to_owned()),
+        ("OPENBLAS_NUM_THREADS", "1".to_owned()),
+        (FUNCTION_VARIABLE, function.to_owned()),
+    ]
+}
+
+fn execute(arguments: &[&Path], function: &str) -> io::Result<Infallible> {
+    let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes());
+    let arguments = arguments.iter().map(|argument| text(argument)).collect::<Result<Vec<_>, _>>()?;
+    let environment = environment(function).into_iter().map(|(name, value)| CString::new(format!("{name}={value}")));
+    let environment = environment.collect::<Result<Vec<_>, _>>()?;
+    std::env::set_current_dir("/app")?;
+    let program = arguments.first().ok_or(io::ErrorKind::InvalidInput)?;
+    execve(program, &arguments, &environment).map_err(|errno| {
+        io::Error::other(format!("cannot run {}: {}", program.to_string_lossy(), io::Error::from(errno)))
+    })
+}

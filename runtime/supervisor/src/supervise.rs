@@ -1,0 +1,355 @@
+//! The supervisor's loop: it sleeps until a process has ended, a deadline has passed, a worker is to be started again, or the
+//! agent is gone.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use sandbar_bus::clock::now_ns;
+use sandbar_bus::slot::Phase;
+use sandbar_bus::{Bus, Verdict};
+use sandbar_function::worker::READY;
+
+use crate::identity::kill_leftovers;
+use crate::protocol::{Event, FunctionPlan, send};
+use crate::spawn::{Outlets, Spawned, spawn};
+
+/// How often the supervisor looks for deadlines while calls are under way. A call is cut off this much after its deadline,
+/// at most.
+const TICK: Duration = Duration::from_millis(20);
+/// For how long it goes on looking when nothing is under way, before it sleeps until it is woken.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a worker may take to load its code.
+const LOAD_MAX: Duration = Duration::from_secs(60);
+/// Pause before a worker that died is started again: doubles each time, from the first to the second.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// A worker that lived this long has died of something new.
+const LIVED_WELL: Duration = Duration::from_secs(30);
+
+/// One function's worker.
+#[derive(Debug)]
+enum Worker {
+    /// Its process loads the code.
+    Loading { pid: Pid, status: OwnedFd, since: Instant, pause: Duration },
+    /// Its process forks instances.
+    Running { pid: Pid, since: Instant, pause: Duration },
+    /// It died, and is started again at some time.
+    Down { until: Instant, pause: Duration },
+}
+
+/// The sandbox, once it runs.
+#[derive(Debug)]
+pub struct Supervisor {
+    bus: &'static Bus,
+    agent: OwnedFd,
+    wake: OwnedFd,
+    ended: SignalFd,
+    outlets: Outlets,
+    functions: Vec<FunctionPlan>,
+    workers: Vec<Worker>,
+    /// Whether all workers have been ready at some time.
+    was_ready: bool,
+    /// Slots whose instance was killed for its deadline, with the milliseconds it had.
+    overdue: BTreeMap<usize, u64>,
+    /// When something was last under way.
+    busy_at: Instant,
+    gave_back: bool,
+}
+
+impl Supervisor {
+    /// Starts the workers. `ended` must be blocked already, so that no end of a process is missed.
+    ///
+    /// # Errors
+    /// When no process can be made.
+    pub fn start(
+        bus: &'static Bus,
+        agent: OwnedFd,
+        wake: OwnedFd,
+        outlets: Outlets,
+        functions: Vec<FunctionPlan>,
+    ) -> io::Result<Self> {
+        let mut child_ended = SigSet::empty();
+        child_ended.add(Signal::SIGCHLD);
+        child_ended.thread_block()?;
+        let ended = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let mut workers = Vec::with_capacity(functions.len());
+        for (index, function) in functions.iter().enumerate() {
+            let Spawned { pid, status } = spawn(&outlets, index, function)?;
+            workers.push(Worker::Loading { pid, status, since: Instant::now(), pause: AGAIN.0 });
+        }
+        let overdue = BTreeMap::new();
+        let busy_at = Instant::now();
+        Ok(Self {
+            bus,
+            agent,
+            wake,
+            ended,
+            outlets,
+            functions,
+            workers,
+            was_ready: false,
+            overdue,
+            busy_at,
+            gave_back: true,
+        })
+    }
+
+    /// Runs the sandbox until the agent is gone.
+    ///
+    /// # Errors
+    /// When the loop's own system calls fail: the sandbox cannot go on.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            let timeout = self.timeout();
+            let Some(woken) = self.sleep(timeout)? else { return Ok(()) };
+            self.bus.supervisor_sleeps(false);
+            self.hear_workers(&woken.statuses);
+            self.reap();
+            self.enforce_deadlines();
+            self.restart_workers();
+        }
+    }
+
+    /// How long to sleep; `None` until woken.
+    fn timeout(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let workers = self.workers.iter().filter_map(|worker| match worker {
+            Worker::Loading { since, .. } => Some(*since + LOAD_MAX),
+            Worker::Down { until, .. } => Some(*until),
+            Worker::Running { .. } => None,
+        });
+        let worker = workers.min().map(|at| at.saturating_duration_since(now));
+        self.calls_timeout(now).into_iter().chain(worker).min()
+    }
+
+    fn calls_timeout(&mut self, now: Instant) -> Option<Duration> {
+        if !self.bus.is_idle() {
+            self.busy_at = now;
+            self.gave_back = false;
+            let deadlines = self.bus.slots().iter().filter_map(|slot| slot.deadline_ns());
+            let next = deadlines.min().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
+            return Some(next.map_or(TICK, |next| next.clamp(Duration::from_millis(1), TICK)));
+        }
+        if now.saturating_duration_since(self.busy_at) < LINGER {
+            return Some(TICK);
+        }
+        if !self.gave_back {
+            self.bus.give_memory_back();
+            self.gave_back = true;
+        }
+        self.bus.supervisor_sleeps(true);
+        // Announced, then looked again: a message that came before the announcement is seen here, one that comes after wakes.
+        (!self.bus.is_idle()).then_some(TICK)
+    }
+
+    /// Sleeps; `None` when the agent is gone.
+    fn sleep(&self, timeout: Option<Duration>) -> io::Result<Option<Woken>> {
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds: Vec<PollFd<'_>> =
+            vec![readable(self.agent.as_fd()), readable(self.wake.as_fd()), readable(self.ended.as_fd())];
+        let loading: Vec<(usize, BorrowedFd<'_>)> = self.loading().collect();
+        fds.extend(loading.iter().map(|(_, status)| readable(*status)));
+        let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
+            // Rounded up, lest the loop turn until the last fraction of a millisecond has passed.
+            let ms = timeout.as_micros().div_ceil(1000);
+            PollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
+        });
+        match poll(&mut fds, timeout) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => return Ok(Some(Woken { statuses: Vec::new() })),
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
+        if ready(0) {
+            return Ok(None);
+        }
+        if ready(1) {
+            drain(&self.wake);
+        }
+        let statuses = loading.iter().enumerate().filter(|(at, _)| ready(at + 3)).map(|(_, (function, _))| *function);
+        Ok(Some(Woken { statuses: statuses.collect() }))
+    }
+
+    fn loading(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        self.workers.iter().enumerate().filter_map(|(index, worker)| match worker {
+            Worker::Loading { status, .. } => Some((index, status.as_fd())),
+            Worker::Running { .. } | Worker::Down { .. } => None,
+        })
+    }
+
+    fn tell(&self, event: &Event) {
+        // An agent that cannot be told is gone, which the loop sees next.
+        let _gone = send(self.agent.as_fd(), event, &[]);
+    }
+
+    /// Hears what workers that are loading their code have to say.
+    fn hear_workers(&mut self, functions: &[usize]) {
+        for function in functions {
+            let Worker::Loading { pid, status, since, pause } = &self.workers[*function] else { continue };
+            let (pid, since, pause) = (*pid, *since, *pause);
+            let mut said = String::new();
+            let mut pipe = std::fs::File::from(match status.try_clone() {
+                Ok(pipe) => pipe,
+                Err(_) => continue,
+            });
+            let _cut_off = pipe.read_to_string(&mut said);
+            if said == READY {
+                self.workers[*function] = Worker::Running { pid, since, pause };
+                // Its first instances are wanted now, and messages may wait already.
+                self.bus.wake_worker(*function);
+            } else {
+                let reason =
+                    if said.is_empty() { "the worker ended while it loaded its code".to_owned() } else { said };
+                self.worker_ended(*function, &reason);
+            }
+        }
+        if !self.was_ready && self.workers.iter().all(|worker| matches!(worker, Worker::Running { .. })) {
+            self.was_ready = true;
+            self.tell(&Event::Ready);
+        }
+    }
+
+    /// A worker is dead, or good for nothing.
+    fn worker_ended(&mut self, function: usize, reason: &str) {
+        let (pid, since, pause) = match &self.workers[function] {
+            Worker::Loading { pid, since, pause, .. } | Worker::Running { pid, since, pause } => (*pid, *since, *pause),
+            Worker::Down { .. } => return,
+        };
+        let _already_dead = kill(pid, Signal::SIGKILL);
+        self.free_slots_without_process(function);
+        let pause = if since.elapsed() > LIVED_WELL { AGAIN.0 } else { pause };
+        let reason = reason.to_owned();
+        if self.was_ready {
+            let again_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            self.tell(&Event::WorkerDied { function, reason, again_ms });
+        } else {
+            self.tell(&Event::WorkerFailed { function, reason });
+        }
+        self.workers[function] = Worker::Down { until: Instant::now() + pause, pause: (pause * 2).min(AGAIN.1) };
+    }
+
+    /// Slots that the worker had reserved when it died, before it made a process for them.
+    fn free_slots_without_process(&self, function: usize) {
+        for slot in self.bus.slots() {
+            let reserved =
+                slot.state().is_some_and(|state| state.phase == Phase::Forking && state.function == function);
+            if reserved && slot.pid.load(std::sync::atomic::Ordering::Acquire) == 0 {
+                slot.release();
+            }
+        }
+    }
+
+    fn restart_workers(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.workers.len() {
+            match &self.workers[index] {
+                Worker::Down { until, pause } if *until <= now => {
+                    let pause = *pause;
+                    self.workers[index] = match spawn(&self.outlets, index, &self.functions[index]) {
+                        Ok(Spawned { pid, status }) => Worker::Loading { pid, status, since: now, pause },
+                        Err(_) => Worker::Down { until: now + pause, pause },
+                    };
+                }
+                Worker::Loading { since, .. } if *since + LOAD_MAX <= now => {
+                    let reason = format!("the worker did not load its code within {} s", LOAD_MAX.as_secs());
+                    self.worker_ended(index, &reason);
+                }
+                Worker::Down { .. } | Worker::Loading { .. } | Worker::Running { .. } => {}
+            }
+        }
+    }
+
+    /// Takes note of every process that has ended.
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.ended.read_signal() {}
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) => status,
+            };
+            let Some(pid) = status.pid() else { continue };
+            if let Some(function) = self.worker_of(pid) {
+                self.worker_ended(function, &format!("the worker {}", how_it_ended(status)));
+            } else if let Some(slot) = self.slot_of(pid) {
+                self.instance_ended(slot, status);
+            }
+        }
+    }
+
+    fn worker_of(&self, pid: Pid) -> Option<usize> {
+        self.workers.iter().position(|worker| match worker {
+            Worker::Loading { pid: of, .. } | Worker::Running { pid: of, .. } => *of == pid,
+            Worker::Down { .. } => false,
+        })
+    }
+
+    fn slot_of(&self, pid: Pid) -> Option<usize> {
+        let pid = u32::try_from(pid.as_raw()).ok()?;
+        self.bus.slots().iter().position(|slot| slot.pid.load(std::sync::atomic::Ordering::Acquire) == pid)
+    }
+
+    /// An instance is dead: nothing of it may stay, and the call it died in is answered.
+    fn instance_ended(&mut self, slot: usize, status: WaitStatus) {
+        let function = self.bus.slots()[slot].state().map(|state| state.function);
+        kill_leftovers(slot);
+        let (verdict, diagnostic) = match self.overdue.remove(&slot) {
+            Some(ms) => {
+                (Verdict::DeadlinePassed, format!("the function was stopped at its deadline, {ms} ms after it began"))
+            }
+            None => (Verdict::Crashed, format!("the function's instance {} without answering", how_it_ended(status))),
+        };
+        self.bus.sweep(slot, verdict, &diagnostic);
+        let functions = self.functions.len();
+        if let Some(function) = function.filter(|function| *function < functions) {
+            self.bus.wake_worker(function);
+        }
+        // A slot has come free: whoever has messages and nobody to take them may have waited for it.
+        for other in (0..functions).filter(|other| Some(*other) != function) {
+            if self.bus.waiting(other) > 0 && self.bus.idle_instances(other) == 0 {
+                self.bus.wake_worker(other);
+            }
+        }
+    }
+
+    /// Kills every instance whose time is over; what remains to be done is done when it is reaped.
+    fn enforce_deadlines(&mut self) {
+        let now = now_ns();
+        for (index, slot) in self.bus.slots().iter().enumerate() {
+            let over = slot.deadline_ns().is_some_and(|deadline| deadline <= now);
+            let pid = slot.pid.load(std::sync::atomic::Ordering::Acquire);
+            if over && pid != 0 && !self.overdue.contains_key(&index) {
+                self.overdue.insert(index, slot.ran_for_ms(now));
+                if let Ok(pid) = i32::try_from(pid) {
+                    let _dead_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+        }
+    }
+}
+
+struct Woken {
+    /// Functions whose worker has said something.
+    statuses: Vec<usize>,
+}
+
+fn how_it_ended(status: WaitStatus) -> String {
+    if let WaitStatus::Exited(_, code) = status {
+        format!("exited with status {code}")
+    } else if let WaitStatus::Signaled(_, signal, _) = status {
+        format!("was killed by signal {} ({signal})", signal as i32)
+    } else {
+        format!("ended ({status:?})")
+    }
+}
+
+fn drain(event: &OwnedFd) {
+    let mut count = [0; 8];
+    // Whether it was there or not: it is not now.
+    let _count = nix::unistd::read(event, &mut count);
+}

@@ -1,0 +1,151 @@
+//! The host agent, driven as the front doors drive it. Needs root: without, the tests say that they are skipped.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sandbar_runtime::{Answer, DeployError, HostAgent, HostConfig, Outcome, Request};
+
+/// A host of the test's own, and a folder for applications; both are gone with it.
+struct Host {
+    agent: HostAgent,
+    folder: PathBuf,
+}
+
+async fn start(name: &str) -> Option<Host> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: sandboxes are made by root");
+        return None;
+    }
+    let folder = std::env::temp_dir().join(format!("sandbar-{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let agent = HostAgent::start(HostConfig::new(folder.join("state"))).await.unwrap();
+    Some(Host { agent, folder })
+}
+
+impl Host {
+    fn write(&self, application: &str, files: &[(&str, &str)]) -> PathBuf {
+        let directory = self.folder.join(application);
+        fs::create_dir_all(&directory).unwrap();
+        for (name, contents) in files {
+            fs::write(directory.join(name), contents).unwrap();
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        directory
+    }
+
+    async fn call(&self, target: &str, payload: &[u8]) -> Answer {
+        let (application, function) = target.split_once('/').map_or((target, None), |(a, f)| (a, Some(f)));
+        let request = Request {
+            application: application.to_owned(),
+            function: function.map(str::to_owned),
+            payload: payload.to_vec().into(),
+            trace: true,
+            ..Request::default()
+        };
+        self.agent.call(request).await
+    }
+
+    async fn end(self) {
+        self.agent.stop().await;
+        fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+const MANIFEST: &str = r#"
+name = "letters"
+entry = "upper"
+
+[functions.upper]
+runtime = "python3"
+code = "letters.py"
+handler = "upper"
+next = "count"
+
+[functions.count]
+runtime = "executable"
+code = "count.sh"
+
+[functions.raise]
+runtime = "python3"
+code = "letters.py"
+handler = "wrong"
+
+[functions.both]
+runtime = "python3"
+code = "letters.py"
+handler = "both"
+"#;
+
+const LETTERS: &str = r"
+def upper(event, context):
+    context.log('upper saw %d bytes' % len(event))
+    return event.upper()
+
+def wrong(event, context):
+    raise ValueError('no such letter')
+
+def both(event, context):
+    counted = context.call('upper', event)
+    context.send('count', b'aside')
+    return counted + b'!'
+";
+
+const COUNT: &str = "#!/bin/sh\nwc -c | tr -d ' \\n'\n";
+
+fn letters(host: &Host) -> PathBuf {
+    host.write("letters", &[("sandbar.toml", MANIFEST), ("letters.py", LETTERS), ("count.sh", COUNT)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_answers_and_its_functions_call_each_other() {
+    let Some(host) = start("chain").await else { return };
+    let deployed = host.agent.deploy(&letters(&host)).await.unwrap();
+    assert_eq!(deployed.functions.len(), 4);
+    let answer = host.call("letters", b"some letters").await;
+    assert_eq!((answer.outcome, &answer.payload[..]), (Outcome::Done, &b"12"[..]), "{answer:?}");
+    assert_eq!(answer.hops.iter().map(|hop| hop.function.as_str()).collect::<Vec<_>>(), ["upper", "count"]);
+    assert_ne!(answer.hops[0].pid, answer.hops[1].pid);
+    let answer = host.call("letters/both", b"four").await;
+    assert_eq!((answer.outcome, &answer.payload[..]), (Outcome::Done, &b"4!"[..]), "{answer:?}");
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_is_told_to_the_caller() {
+    let Some(host) = start("wrong").await else { return };
+    host.agent.deploy(&letters(&host)).await.unwrap();
+    let answer = host.call("letters/raise", b"").await;
+    assert_eq!(answer.outcome, Outcome::Failed);
+    assert_eq!(answer.diagnostic, "raise: ValueError: no such letter");
+    assert_eq!(host.call("letters/none", b"").await.outcome, Outcome::NotFound);
+    assert_eq!(host.call("none", b"").await.outcome, Outcome::NotFound);
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_does_not_load_is_not_deployed_and_what_ran_runs_on() {
+    let Some(host) = start("load").await else { return };
+    let folder = letters(&host);
+    host.agent.deploy(&folder).await.unwrap();
+    fs::write(folder.join("letters.py"), "import nothing_of_this_name\n").unwrap();
+    let error = host.agent.deploy(&folder).await.unwrap_err();
+    assert!(matches!(error, DeployError::Sandbox(_)), "{error:?}");
+    assert_eq!(host.call("letters", b"abc").await.payload, "3");
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_ends_is_made_again_and_calls_wait_for_it() {
+    let Some(host) = start("again").await else { return };
+    host.agent.deploy(&letters(&host)).await.unwrap();
+    let pid = host.agent.applications()[0].pid.unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(host.call("letters", b"abcd").await.payload, "4");
+    assert_ne!(host.agent.applications()[0].pid.unwrap(), pid);
+    assert!(Path::new(&format!("/proc/{pid}")).metadata().is_err());
+    host.end().await;
+}

@@ -1,0 +1,87 @@
+//! `sandbar check`: what is wrong with an application, without deploying it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use sandbar_runtime::manifest::{Application, quantity};
+
+use crate::failure::Failure;
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  sandbar check examples/thermostat
+  sandbar check . && sandbar deploy .";
+
+/// Check an application's manifest and the files it names
+///
+/// Prints what the application is, or every problem with its line. Needs no host agent.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CheckArguments {
+    /// The folder with the application's sandbar.toml
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+impl CheckArguments {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match Application::load(&self.folder) {
+            Ok(application) => output::write(description(&application).as_bytes()),
+            Err(source) => Err(Failure::Manifest { folder: self.folder, source }),
+        }
+    }
+}
+
+fn description(application: &Application) -> String {
+    let name_of = |index: &usize| application.functions.get(*index).map(|it| it.name.as_str());
+    let titles = ["FUNCTION", "RUNTIME", "CODE", "TIME-OUT", "NEXT"].map(str::to_owned);
+    let rows = application.functions.iter().map(|function| {
+        let next: Vec<&str> = function.next.iter().filter_map(name_of).collect();
+        [
+            function.name.to_string(),
+            function.runtime.to_string(),
+            function.code.display().to_string(),
+            humantime::format_duration(function.timeout).to_string(),
+            if next.is_empty() { output::NOTHING.to_owned() } else { next.join(", ") },
+        ]
+    });
+    let table = output::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>());
+    let limits = application.limits;
+    format!(
+        "{}: calls start at {}\n{table}limits: memory {}, processes {}, cpus {}, payload {}\n",
+        application.name,
+        name_of(&application.entry).unwrap_or(output::NOTHING),
+        quantity::show_size(limits.memory_bytes),
+        limits.processes,
+        limits.cpus,
+        quantity::show_size(limits.payload_bytes as u64),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_names_functions_and_where_they_lead() {
+        let manifest = r#"
+            name = "thermostat"
+            entry = "ingest"
+            [functions.ingest]
+            runtime = "python3"
+            code = "ingest.py"
+            timeout = "2s"
+            next = ["average"]
+            [functions.average]
+            runtime = "native"
+            code = "bin/average"
+        "#;
+        let application = Application::parse(manifest, "sandbar.toml").unwrap();
+        let text = description(&application);
+        assert!(text.starts_with("thermostat: calls start at ingest\n"), "{text}");
+        assert!(text.contains("\ningest    python3  ingest.py    2s        average\n"), "{text}");
+        assert!(text.contains("\naverage   native   bin/average  10s       -\n"), "{text}");
+        assert!(text.contains("memory 128MiB,"), "{text}");
+    }
+}

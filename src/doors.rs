@@ -1,0 +1,117 @@
+//! The doors of a serving host: opened together, closed together.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sandbar_proxy::coap::{CoapConfig, CoapDoor, TransferLimits};
+use sandbar_proxy::http::{HttpConfig, HttpDoor};
+use sandbar_proxy::management::{self, Door, ManagementSocket, Protocol};
+use sandbar_runtime::HostAgent;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::failure::Failure;
+use crate::serve::{LAST_ANSWERS, ServeArguments};
+
+/// Every open door, management included, each served by a task of its own.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    tasks: JoinSet<()>,
+    /// Tells every door to take nothing new and to end with what it has.
+    stop: watch::Sender<bool>,
+}
+
+impl Doors {
+    /// Opens all doors that were asked for, the management service last: whoever finds it finds the others open.
+    pub(crate) async fn open(
+        arguments: &ServeArguments,
+        host: &HostAgent,
+        socket: ManagementSocket,
+    ) -> Result<Self, Failure> {
+        let mut doors = Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) };
+        let mut open = Vec::new();
+        for address in &arguments.coap {
+            let door = CoapDoor::bind(*address, host.clone(), coap_config(arguments))
+                .map_err(|source| cannot_open("CoAP", *address, source))?;
+            open.push(announced(Protocol::Coap, door.local_addr()));
+            doors.keep(door.serve(doors.stopped()));
+        }
+        for address in &arguments.http {
+            let door = HttpDoor::bind(*address, host.clone(), HttpConfig::default())
+                .map_err(|source| cannot_open("HTTP", *address, source))?;
+            open.push(announced(Protocol::Http, door.local_addr()));
+            doors.keep(door.serve(doors.stopped()));
+        }
+        let management = management::serve(socket, host.clone(), open, doors.stopped());
+        doors.keep(management);
+        Ok(doors)
+    }
+
+    /// Serves until `stop` completes, or until a door ends, which none should before.
+    pub(crate) async fn serve_until(&mut self, stop: impl Future) -> Result<(), Failure> {
+        tokio::select! {
+            _ = stop => Ok(()),
+            Some(ended) = self.tasks.join_next() => match ended {
+                Ok(()) => Err(Failure::DoorClosed),
+                Err(panicked) => Err(Failure::DoorPanicked(panicked)),
+            },
+        }
+    }
+
+    /// Closes the doors and waits, at most for `patience`, until they have answered what they had taken in.
+    /// Doors that have not are left open a crack: their calls' last answers can still leave.
+    pub(crate) async fn close(&mut self, patience: Duration) {
+        self.stop.send_replace(true);
+        let all_closed = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a door broke down");
+                }
+            }
+        };
+        if tokio::time::timeout(patience, all_closed).await.is_err() {
+            tracing::info!(doors = self.tasks.len(), "calls are still under way");
+        }
+    }
+
+    /// Completes when the doors are to close.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stop = self.stop.subscribe();
+        async move {
+            // An error says that the sender is gone, and we with it.
+            stop.wait_for(|stop| *stop).await.map(drop).unwrap_or_default();
+        }
+    }
+
+    fn keep(&mut self, serving: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(serving);
+    }
+}
+
+/// The CoAP door's limits, where the command line has a say in them.
+fn coap_config(arguments: &ServeArguments) -> CoapConfig {
+    let transfers = TransferLimits::default();
+    // One payload of the largest size has to fit, whatever the size.
+    let transfers = TransferLimits {
+        bytes_max: transfers.bytes_max.max(arguments.payload_max),
+        bytes_per_peer_max: transfers.bytes_per_peer_max.max(arguments.payload_max),
+        ..transfers
+    };
+    CoapConfig {
+        calls_in_flight_max: arguments.calls_max as usize,
+        uploads: transfers.clone(),
+        downloads: transfers,
+        drain: arguments.grace + LAST_ANSWERS,
+        ..CoapConfig::default()
+    }
+}
+
+fn announced(protocol: Protocol, address: SocketAddr) -> Door {
+    tracing::info!(?protocol, %address, "door open");
+    Door { protocol, address }
+}
+
+fn cannot_open(protocol: &'static str, address: SocketAddr, source: impl Error + Send + Sync + 'static) -> Failure {
+    Failure::OpenDoor { protocol, address, source: source.into() }
+}

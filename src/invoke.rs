@@ -1,0 +1,222 @@
+//! `sandbar invoke`: one call, from the command line.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use sandbar_proxy::management::AnswerHead;
+use sandbar_runtime::manifest::quantity;
+use sandbar_runtime::{Answer, Hop, Outcome, Request};
+use serde::Serialize;
+
+use crate::arguments::{HostSocket, Target};
+use crate::exit::{self, Exit};
+use crate::failure::Failure;
+use crate::output;
+
+/// The most that is read as a payload, in bytes. No host takes as much; it only makes endless input end.
+const INPUT_BYTES_MAX: u64 = 1 << 30;
+
+const EXAMPLES: &str = "\
+Examples:
+  sandbar invoke thermostat '[{\"n\":\"temp\",\"u\":\"Cel\",\"v\":21.5}]' --content-format 110
+  sandbar invoke thermostat/average --file readings.json --trace
+  sandbar invoke gallery <photo.jpg >thumbnail.jpg";
+
+/// Call a function and print its answer
+///
+/// The payload is DATA, else a file's content, else standard input. The answer's bytes go to standard output as they
+/// are (with a line end after them on a terminal); a call that ends in any other way prints its outcome to standard
+/// error.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::TABLE))]
+pub(crate) struct InvokeArguments {
+    /// The application, and the function unless it is the application's entry
+    #[arg(value_name = "APP[/FUNCTION]")]
+    target: Target,
+    /// The payload
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) data: Option<OsString>,
+    /// A file that holds the payload
+    #[arg(long, value_name = "PATH", conflicts_with = "data")]
+    file: Option<PathBuf>,
+    /// The payload's format, a number of the CoAP Content-Formats registry
+    ///
+    /// 0 is text, 42 bytes, 50 JSON, 60 CBOR, 110 SenML in JSON.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) content_format: Option<u16>,
+    /// How long to wait, such as 500ms or 2s; the time-outs of the chain apply where they are shorter
+    #[arg(long, value_name = "TIME", value_parser = quantity::time)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print the call's path to standard error: the process of each hop, and its times
+    #[arg(long)]
+    trace: bool,
+    /// Print the whole answer as a JSON object, with the payload in it
+    ///
+    /// "payload" holds it as text if it is UTF-8, else "payload_hex" does.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(crate) host: HostSocket,
+}
+
+impl InvokeArguments {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let payload = payload(self.data, self.file.as_deref())?;
+        let request = Request {
+            application: self.target.application,
+            function: self.target.function,
+            payload,
+            content_format: self.content_format,
+            timeout: self.timeout,
+            trace: self.trace,
+        };
+        let answer = self.host.client().call(request).await?;
+        if self.json {
+            output::json(&WholeAnswer::of(&answer))?;
+        } else if answer.outcome == Outcome::Done {
+            output::write(&answer.payload)?;
+            if io::stdout().is_terminal() && !answer.payload.ends_with(b"\n") {
+                output::line("")?;
+            }
+        }
+        if self.trace {
+            output::note(path(&answer.hops).trim_end());
+        }
+        if Exit::from(answer.outcome) == Exit::Done {
+            return Ok(());
+        }
+        Err(Failure::Call { outcome: answer.outcome, diagnostic: answer.diagnostic, retry_after: answer.retry_after })
+    }
+}
+
+fn payload(data: Option<OsString>, file: Option<&Path>) -> Result<Bytes, Failure> {
+    if let Some(data) = data {
+        return Ok(data.into_vec().into());
+    }
+    let (what, read) = match file {
+        Some(path) => (path.display().to_string(), File::open(path).and_then(read_to_end)),
+        None => {
+            let stdin = io::stdin().lock();
+            if stdin.is_terminal() {
+                output::note("sandbar: type the payload, then Ctrl-D");
+            }
+            ("standard input".to_owned(), read_to_end(stdin))
+        }
+    };
+    read.map_err(|source| Failure::Input { what, source })
+}
+
+fn read_to_end(input: impl Read) -> io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    input.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        let problem = format!("it is longer than {}", quantity::show_size(INPUT_BYTES_MAX));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(bytes.into())
+}
+
+/// An answer as one JSON object.
+#[derive(Serialize)]
+struct WholeAnswer<'a> {
+    #[serde(flatten)]
+    head: AnswerHead,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_hex: Option<String>,
+}
+
+impl<'a> WholeAnswer<'a> {
+    fn of(answer: &'a Answer) -> Self {
+        let text = std::str::from_utf8(&answer.payload).ok();
+        Self {
+            head: AnswerHead::of(answer),
+            payload: text,
+            payload_hex: text.is_none().then(|| format!("{:x}", answer.payload)),
+        }
+    }
+}
+
+/// The path of a call as a table. All times are microseconds:
+/// AT from the call's start to the hand-over to this function, WAITED from there until an instance had the message
+/// in hand, RAN from there until the instance handed its output over.
+fn path(hops: &[Hop]) -> String {
+    let titles = ["FUNCTION", "PID", "AT µs", "WAITED µs", "RAN µs"].map(str::to_owned);
+    let rows = hops.iter().map(|hop| {
+        [
+            hop.function.clone(),
+            hop.pid.to_string(),
+            micros(hop.sent_ns),
+            micros(hop.taken_ns.saturating_sub(hop.sent_ns)),
+            micros(hop.done_ns.saturating_sub(hop.taken_ns)),
+        ]
+    });
+    let table = output::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>());
+    let total_ns = hops.iter().map(|hop| hop.done_ns).max().unwrap_or(0);
+    format!("{table}total {} µs\n", micros(total_ns))
+}
+
+/// Nanoseconds as microseconds, with one digit after the point.
+fn micros(nanos: u64) -> String {
+    let tenths = nanos.saturating_add(50) / 100;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_shows_each_hop_and_the_total() {
+        let hop = |function: &str, pid, [sent_ns, taken_ns, done_ns]: [u64; 3]| Hop {
+            function: function.into(),
+            pid,
+            sent_ns,
+            taken_ns,
+            done_ns,
+        };
+        let hops = [hop("ingest", 41, [1_000, 6_049, 500_000]), hop("average", 1042, [500_100, 504_150, 510_000])];
+        let expected = "\
+FUNCTION   PID  AT µs  WAITED µs  RAN µs
+ingest      41    1.0        5.0   494.0
+average   1042  500.1        4.1     5.9
+total 510.0 µs
+";
+        assert_eq!(path(&hops), expected);
+    }
+
+    #[test]
+    fn times_that_make_no_sense_do_no_harm() {
+        assert_eq!(micros(u64::MAX), "18446744073709551.6");
+        let hop = Hop { function: "f".into(), pid: 1, sent_ns: 9, taken_ns: 5, done_ns: 1 };
+        assert!(path(&[hop]).contains("0.0"));
+    }
+
+    #[test]
+    fn a_payload_that_is_no_text_is_given_in_hexadecimal() {
+        let mut answer = Answer::refused(Outcome::Done, "");
+        answer.payload = Bytes::from_static(b"\xff\x00");
+        let json = serde_json::to_value(WholeAnswer::of(&answer)).unwrap();
+        assert_eq!(json["payload_hex"], "ff00");
+        assert_eq!(json["outcome"], "done");
+        assert!(json.get("payload").is_none());
+        answer.payload = Bytes::from_static("µ".as_bytes());
+        let json = serde_json::to_value(WholeAnswer::of(&answer)).unwrap();
+        assert_eq!(json["payload"], "µ");
+    }
+
+    #[test]
+    fn data_wins_over_standard_input() {
+        let given = payload(Some("21.5".into()), None).unwrap();
+        assert_eq!(given, "21.5");
+        let missing = payload(None, Some(Path::new("/nonexistent/file"))).unwrap_err();
+        assert_eq!(missing.to_string(), "cannot read /nonexistent/file");
+    }
+}

@@ -1,0 +1,230 @@
+//! `sandbar serve`: the host agent, with its doors.
+//!
+//! ```text
+//! socket bound ── agent started ── doors open ── "ready" ──▶ serving
+//!                                                              │ SIGINT or SIGTERM, or a door that broke down
+//!    gone ◀── doors' last answers ◀── sandboxes stopped ◀── doors closed, calls under way given a while
+//! ```
+//! The socket comes first because it tells whether another agent is at work here: the agent's start clears away what a
+//! dead one left. A second signal, at any time, ends the process at once.
+
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use nix::unistd::Uid;
+use sandbar_proxy::management::ManagementSocket;
+use sandbar_runtime::manifest::quantity;
+use sandbar_runtime::{HostAgent, HostConfig};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::HostSocket;
+use crate::doors::Doors;
+use crate::failure::Failure;
+use crate::notify::{self, notify};
+use crate::output;
+
+/// How long the doors may take to see off the answers to calls that the stop itself ended.
+pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the process waits for its threads at its very end.
+const LAST_THREADS: Duration = Duration::from_millis(500);
+
+const EXAMPLES: &str = "\
+Examples:
+  sandbar serve
+  sandbar serve --coap 0.0.0.0:5683 --coap '[::]:5683' --http 127.0.0.1:8000
+  sandbar serve --state /tmp/state --socket /tmp/sandbar.sock --coap 127.0.0.1:0";
+
+/// Be this host's agent: keep applications, answer calls to them
+///
+/// Prints a line "ready" once applications deployed before are back and the doors are open, and tells systemd the
+/// same. The log goes to standard error. SIGINT and SIGTERM stop all sandboxes and leave nothing behind but the state
+/// directory; a second one ends the agent at once, and the next start clears up.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArguments {
+    /// The directory for applications, logs and the host's identity; made if there is none
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/sandbar")]
+    state: PathBuf,
+    #[command(flatten)]
+    host: HostSocket,
+    /// Where to answer CoAP; may be given several times
+    ///
+    /// The default is for this host alone. 0.0.0.0:5683 and [::]:5683 open it to devices; anyone who can send there
+    /// can call any function. Port 0 takes any free port; the log and the management service tell which.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5683")]
+    pub(crate) coap: Vec<SocketAddr>,
+    /// Where to answer HTTP; may be given several times; nowhere unless given
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Vec<SocketAddr>,
+    /// The largest payload of a call or an answer, such as 1MiB
+    #[arg(long, value_name = "SIZE", value_parser = payload_bytes, default_value = "16MiB")]
+    pub(crate) payload_max: usize,
+    /// Calls under way at one time; more are refused as overloaded
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "1024")]
+    pub(crate) calls_max: u32,
+    /// Applications that may be deployed at one time
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "4096")]
+    applications_max: u32,
+    /// The Python interpreter for functions in Python: a path, or a name that is looked for in PATH
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    python: PathBuf,
+    /// The first user id for sandboxes; each application is given a range of 65,536 from here on
+    ///
+    /// Choose another only where users or containers of this host have ids in these ranges.
+    #[arg(long, value_name = "UID", default_value = "1879048192")]
+    first_user: u32,
+    /// How long calls under way may still take when the agent is told to stop
+    #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "5s")]
+    pub(crate) grace: Duration,
+    /// What to log: error, warn, info, debug or trace, for all or for parts, such as info,sandbar_proxy=debug
+    #[arg(long, value_name = "FILTER", env = "SANDBAR_LOG", value_parser = log_filter, default_value = "info")]
+    log: String,
+}
+
+impl ServeArguments {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        if !Uid::effective().is_root() {
+            return Err(Failure::NotRoot);
+        }
+        start_log(&self.log);
+        let runtime = tokio::runtime::Runtime::new().map_err(Failure::System)?;
+        let served = runtime.block_on(self.until_stopped());
+        // Whatever still blocks a thread by then must not keep the process.
+        runtime.shutdown_timeout(LAST_THREADS);
+        served
+    }
+
+    async fn until_stopped(self) -> Result<(), Failure> {
+        let (stop, twice) = stop_signals().map_err(Failure::System)?;
+        tokio::select! {
+            served = self.serve(stop) => served,
+            () = twice => Err(Failure::StoppedAtOnce),
+        }
+    }
+
+    async fn serve(self, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
+        let socket = ManagementSocket::bind(&self.host.socket).await?;
+        let host = HostAgent::start(self.host_config()).await.map_err(Failure::Start)?;
+        let mut doors = match Doors::open(&self, &host, socket).await {
+            Ok(doors) => doors,
+            Err(failure) => {
+                host.stop().await;
+                return Err(failure);
+            }
+        };
+        let served = match say_ready() {
+            Ok(()) => doors.serve_until(stop.wait_for(|stop| *stop)).await,
+            Err(failure) => Err(failure),
+        };
+        notify(notify::STOPPING);
+        doors.close(self.grace).await;
+        host.stop().await;
+        doors.close(LAST_ANSWERS).await;
+        tracing::info!("stopped");
+        served
+    }
+
+    fn host_config(&self) -> HostConfig {
+        HostConfig {
+            payload_bytes_max: self.payload_max,
+            calls_in_flight_max: self.calls_max as usize,
+            applications_max: self.applications_max as usize,
+            python: self.python.clone(),
+            first_user: self.first_user,
+            state: self.state.clone(),
+        }
+    }
+}
+
+/// Tells those who wait for us. That nobody reads our output is no reason not to serve.
+fn say_ready() -> Result<(), Failure> {
+    notify(notify::READY);
+    match output::line("ready") {
+        Err(failure) if !failure.is_closed_output() => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+/// A flag that the first signal to stop sets, and what completes at the second.
+fn stop_signals() -> io::Result<(watch::Receiver<bool>, impl Future<Output = ()>)> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (stop, stopping) = watch::channel(false);
+    let twice = async move {
+        either(&mut interrupt, &mut terminate).await;
+        tracing::info!("stopping; a second signal stops at once");
+        stop.send_replace(true);
+        either(&mut interrupt, &mut terminate).await;
+    };
+    Ok((stopping, twice))
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+fn start_log(filter: &str) {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_env_filter(EnvFilter::new(filter))
+        .init();
+}
+
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_owned())
+}
+
+fn payload_bytes(text: &str) -> Result<usize, String> {
+    let bytes = quantity::size(text)?;
+    usize::try_from(bytes).map_err(|_| "more than this machine can address".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    fn parsed(typed: &str) -> ServeArguments {
+        let Command::Serve(arguments) = Arguments::parse_from(typed.split(' ')).command else {
+            panic!("not serve: {typed}");
+        };
+        arguments
+    }
+
+    #[test]
+    fn a_bare_host_is_open_to_itself_alone() {
+        let arguments = parsed("sandbar serve");
+        assert!(arguments.coap.iter().all(|address| address.ip().is_loopback()));
+        assert_eq!(arguments.coap.len(), 1);
+        assert!(arguments.http.is_empty());
+    }
+
+    #[test]
+    fn a_bare_host_has_the_agents_own_limits() {
+        let bare = parsed("sandbar serve").host_config();
+        let usual = HostConfig::new("/var/lib/sandbar");
+        assert_eq!(format!("{bare:?}"), format!("{usual:?}"));
+    }
+
+    #[test]
+    fn doors_can_be_many_and_limits_reach_the_agent() {
+        let arguments =
+            parsed("sandbar serve --coap 0.0.0.0:5683 --coap [::]:5683 --state /s --payload-max 1MiB --calls-max 7");
+        assert_eq!(arguments.coap.len(), 2);
+        let config = arguments.host_config();
+        assert_eq!(config.state, PathBuf::from("/s"));
+        assert_eq!(config.payload_bytes_max, 1 << 20);
+        assert_eq!(config.calls_in_flight_max, 7);
+    }
+}
