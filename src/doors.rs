@@ -24,7 +24,7 @@ pub(crate) struct Doors {
 
 impl Doors {
     /// Opens all doors that were asked for, the management service last: whoever finds it finds the others open.
-    pub(crate) async fn open(
+    pub(crate) fn open(
         arguments: &ServeArguments,
         host: &HostAgent,
         socket: ManagementSocket,
@@ -38,7 +38,7 @@ impl Doors {
             doors.keep(door.serve(doors.stopped()));
         }
         for address in &arguments.http {
-            let door = HttpDoor::bind(*address, host.clone(), HttpConfig::default())
+            let door = HttpDoor::bind(*address, host.clone(), http_config(arguments))
                 .map_err(|source| cannot_open("HTTP", *address, source))?;
             open.push(announced(Protocol::Http, door.local_addr()));
             doors.keep(door.serve(doors.stopped()));
@@ -91,6 +91,7 @@ impl Doors {
 
 /// The CoAP door's limits, where the command line has a say in them.
 fn coap_config(arguments: &ServeArguments) -> CoapConfig {
+    let usual = CoapConfig::default();
     let transfers = TransferLimits::default();
     // One payload of the largest size has to fit, whatever the size.
     let transfers = TransferLimits {
@@ -100,10 +101,22 @@ fn coap_config(arguments: &ServeArguments) -> CoapConfig {
     };
     CoapConfig {
         calls_in_flight_max: arguments.calls_max as usize,
+        payload_bytes_in_flight_max: usual.payload_bytes_in_flight_max.max(arguments.payload_max),
         uploads: transfers.clone(),
         downloads: transfers,
         drain: arguments.grace + LAST_ANSWERS,
-        ..CoapConfig::default()
+        ..usual
+    }
+}
+
+/// The HTTP door's limits, likewise.
+fn http_config(arguments: &ServeArguments) -> HttpConfig {
+    let usual = HttpConfig::default();
+    HttpConfig {
+        calls_in_flight_max: arguments.calls_max as usize,
+        body_bytes_in_flight_max: usual.body_bytes_in_flight_max.max(arguments.payload_max),
+        drain: arguments.grace + LAST_ANSWERS,
+        ..usual
     }
 }
 

@@ -85,7 +85,8 @@ impl InvokeArguments {
                 output::line("")?;
             }
         }
-        if self.trace {
+        // An instance that dies hands nothing over, and so has no part in the path.
+        if self.trace && !answer.hops.is_empty() {
             output::note(path(&answer.hops).trim_end());
         }
         if Exit::from(answer.outcome) == Exit::Done {

@@ -81,6 +81,9 @@ pub(crate) struct ServeArguments {
     /// How long calls under way may still take when the agent is told to stop
     #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "5s")]
     pub(crate) grace: Duration,
+    /// Write the path of every call to its application's log: each function with its process id and times
+    #[arg(long)]
+    trace: bool,
     /// What to log: error, warn, info, debug or trace, for all or for parts, such as info,sandbar_proxy=debug
     #[arg(long, value_name = "FILTER", env = "SANDBAR_LOG", value_parser = log_filter, default_value = "info")]
     log: String,
@@ -110,7 +113,7 @@ impl ServeArguments {
     async fn serve(self, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
         let socket = ManagementSocket::bind(&self.host.socket).await?;
         let host = HostAgent::start(self.host_config()).await.map_err(Failure::Start)?;
-        let mut doors = match Doors::open(&self, &host, socket).await {
+        let mut doors = match Doors::open(&self, &host, socket) {
             Ok(doors) => doors,
             Err(failure) => {
                 host.stop().await;
@@ -137,6 +140,7 @@ impl ServeArguments {
             python: self.python.clone(),
             first_user: self.first_user,
             state: self.state.clone(),
+            trace: self.trace,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::layout::{CLASSES, FUNCTIONS_MAX, Geometry, Layout, NEXT_MAX};
-use crate::message::MessageHeader;
+use crate::message::{MessageHeader, NO_FORMAT};
 use crate::queue::{Queue, QueueIndices};
 use crate::slot::InstanceSlot;
 
@@ -76,6 +76,8 @@ pub(crate) struct FunctionEntry {
     pub(crate) worker: AtomicU32,
     /// Instances the worker keeps ready.
     ready: AtomicU32,
+    /// Format of its output, unless an instance says another; `NO_FORMAT` for none.
+    content_format: AtomicU32,
     next_count: AtomicU32,
     next: [AtomicU32; NEXT_MAX],
     name: Name,
@@ -94,6 +96,8 @@ pub struct Function {
     pub next: Vec<usize>,
     /// Instances that its worker keeps ready.
     pub ready: usize,
+    /// Format of its output (CoAP Content-Formats registry), unless an instance says another.
+    pub content_format: Option<u16>,
 }
 
 /// A mapped segment.
@@ -164,6 +168,8 @@ impl Segment {
             entry.name.write(&function.name);
             entry.timeout_ns.store(function.timeout_ns, Ordering::Relaxed);
             entry.ready.store(narrow(function.ready), Ordering::Relaxed);
+            let content_format = function.content_format.map_or(NO_FORMAT, u32::from);
+            entry.content_format.store(content_format, Ordering::Relaxed);
             entry.next_count.store(narrow(function.next.len().min(NEXT_MAX)), Ordering::Relaxed);
             for (to, from) in entry.next.iter().zip(&function.next) {
                 to.store(narrow(*from), Ordering::Relaxed);
@@ -306,6 +312,7 @@ impl Segment {
             timeout_ns: entry.timeout_ns.load(Ordering::Relaxed),
             next: next.filter(|next| *next < FUNCTIONS_MAX).collect(),
             ready: entry.ready.load(Ordering::Relaxed) as usize,
+            content_format: u16::try_from(entry.content_format.load(Ordering::Relaxed)).ok(),
         })
     }
 

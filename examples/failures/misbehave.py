@@ -9,14 +9,14 @@ JSON = 50
 MEBIBYTE = 1 << 20
 LARGE_BYTES = 2 * MEBIBYTE
 CHILDREN_DEFAULT = 3
-CHILDREN_MAX = 32
+CHILDREN_MAX = 16
 # Where no limit stops it, `hungry` stops by itself before it takes the machine down.
 HUNGRY_BYTES_MAX = 1024 * MEBIBYTE
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
 class OnPurpose(Exception):
-    """The failure of `raise`."""
+    """A failure that was asked for."""
 
 
 def raise_error(event, context):
@@ -52,17 +52,22 @@ def _leave_child():
     reading, writing = os.pipe()
     middle = os.fork()
     if middle == 0:
-        os.setsid()
-        child = os.fork()
-        if child == 0:
-            _sleep_for_ever()
-        os.write(writing, str(child).encode())
-        os._exit(0)
+        # Whatever happens here, only the instance itself may return to its caller.
+        try:
+            os.setsid()
+            child = os.fork()
+            if child == 0:
+                _sleep_for_ever()
+            os.write(writing, str(child).encode())
+        finally:
+            os._exit(0)
     os.waitpid(middle, 0)
     os.close(writing)
-    child = int(os.read(reading, 32))
+    child = os.read(reading, 32)
     os.close(reading)
-    return child
+    if not child:
+        raise OnPurpose("the sandbox has no room for another process")
+    return int(child)
 
 
 def _sleep_for_ever():

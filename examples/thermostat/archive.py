@@ -19,7 +19,7 @@ def line(summary):
     left_out = len(summary) - len(parts)
     if left_out:
         parts.append(f"and {left_out} more")
-    return f"{readings} readings of {len(summary)} sensors: " + "; ".join(parts)
+    return f"readings {readings}, sensors {len(summary)}: " + "; ".join(parts)
 
 
 def _sensor(sensor):

@@ -37,6 +37,8 @@ pub struct HostConfig {
     pub first_user: u32,
     /// Applications that may be deployed at one time.
     pub applications_max: usize,
+    /// Whether the path of every call is written to its application's log.
+    pub trace: bool,
 }
 
 impl HostConfig {
@@ -51,6 +53,7 @@ impl HostConfig {
             // Above what user databases and container managers commonly hand out.
             first_user: 0x7000_0000,
             applications_max: 4096,
+            trace: false,
         }
     }
 }
@@ -406,7 +409,9 @@ impl HostAgent {
     }
 
     /// Makes a call and waits for its end. Always returns by the call's deadline.
-    pub async fn call(&self, request: Request) -> Answer {
+    pub async fn call(&self, mut request: Request) -> Answer {
+        let asked_for = request.trace;
+        request.trace |= self.shared.config.trace;
         let in_flight = &self.shared.calls_in_flight;
         let under_way = in_flight.fetch_add(1, Ordering::Relaxed);
         let _in_flight = InFlight(in_flight);
@@ -423,7 +428,13 @@ impl HostAgent {
                 return refused;
             }
             // A version that was replaced between the look-up and the call: the new one is there now.
-            if let Ok(answer) = service.call(id, function, &request).await {
+            if let Ok(mut answer) = service.call(id, function, &request).await {
+                if self.shared.config.trace {
+                    service.log.add("", &path_line(id, &answer));
+                }
+                if !asked_for {
+                    answer.hops.clear();
+                }
                 return answer;
             }
         }
@@ -468,6 +479,19 @@ impl HostAgent {
             tracing::error!(error = crate::chain(&error), "the host's control group is left behind");
         }
     }
+}
+
+/// The path of a call in one line: each function with its instance's process id, how long the message waited for it and how
+/// long it ran.
+fn path_line(id: CallId, answer: &Answer) -> String {
+    let micros = |ns: u64| format!("{}.{} µs", ns / 1000, ns % 1000 / 100);
+    let hops = answer.hops.iter().map(|hop| {
+        let waited = micros(hop.taken_ns.saturating_sub(hop.sent_ns));
+        let ran = micros(hop.done_ns.saturating_sub(hop.taken_ns));
+        format!("{}[{}] waited {waited}, ran {ran}", hop.function, hop.pid)
+    });
+    let hops: Vec<_> = hops.collect();
+    format!("call {id}: {}: {}", answer.outcome, hops.join(" > "))
 }
 
 fn status(service: &Service) -> ApplicationStatus {

@@ -78,6 +78,8 @@ pub struct Function {
     pub handler: String,
     /// The longest one instance may take to answer.
     pub timeout: Duration,
+    /// The format of its output, unless an instance says another: a number of the CoAP Content-Formats registry.
+    pub content_format: Option<u16>,
     /// The functions that get its output, as indices into [`Application::functions`]; the first goes on to answer the
     /// caller, the others run on their own.
     pub next: Vec<usize>,
@@ -95,6 +97,10 @@ pub struct Limits {
     pub cpus: f64,
     /// The largest payload of a call, of an answer and of a message between functions, in bytes.
     pub payload_bytes: usize,
+    /// Messages that may wait for one function; a power of two. More are refused as overloaded.
+    pub queue: usize,
+    /// Calls from outside that may be under way. More are refused as overloaded.
+    pub calls: usize,
 }
 
 /// How the instances of a function are made.

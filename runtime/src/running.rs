@@ -121,7 +121,11 @@ impl Running {
         let began_ns = now_ns();
         let (answer, answered) = oneshot::channel();
         let pending = Pending { answer, began_ns, hops: Vec::new(), traced: request.trace };
-        self.calls().as_mut().ok_or(Retired)?.insert(id.0, pending);
+        if !self.register(id, pending)? {
+            let max = self.application.limits.calls;
+            let diagnostic = format!("the application has {max} calls under way, as many as it takes");
+            return Ok(Answer { call: Some(id), ..Answer::refused(Outcome::Overloaded, diagnostic) });
+        }
         let _registered = Registered { running: self, call: id.0 };
         let envelope = Envelope {
             call: id.0,
@@ -141,10 +145,24 @@ impl Running {
         let answer = match tokio::time::timeout(left, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer::refused(Outcome::Failed, "the application's sandbox ended before the call did"),
-            Err(_) => Answer::refused(Outcome::DeadlinePassed, "no answer before the call's deadline"),
+            Err(_) => {
+                let diagnostic = format!("{}: no answer within {} ms", self.function_name(function), left.as_millis());
+                Answer::refused(Outcome::DeadlinePassed, diagnostic)
+            }
         };
         self.answered.fetch_add(1, Ordering::Relaxed);
         Ok(Answer { call: Some(id), ..answer })
+    }
+
+    /// Enters a call into the table; false when the table has as many as the application takes.
+    fn register(&self, id: CallId, pending: Pending) -> Result<bool, Retired> {
+        let mut table = self.calls();
+        let calls = table.as_mut().ok_or(Retired)?;
+        let room = calls.len() < self.application.limits.calls;
+        if room {
+            calls.insert(id.0, pending);
+        }
+        Ok(room)
     }
 
     fn post(&self, payload: &[u8], envelope: &Envelope) -> Result<(), Box<Answer>> {

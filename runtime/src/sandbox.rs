@@ -293,13 +293,15 @@ fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), Sandbox
             timeout_ns: u64::try_from(function.timeout.as_nanos()).unwrap_or(u64::MAX),
             next: function.next.clone(),
             ready: READY_PER_FUNCTION,
+            content_format: function.content_format,
         })
         .collect();
     // Every process that is neither the supervisor nor a worker may be an instance.
     let others = 1 + functions.len();
     let processes = usize::try_from(application.limits.processes).unwrap_or(usize::MAX);
     let slots = processes.saturating_sub(others).clamp(1, sandbar_bus::layout::SLOTS_MAX);
-    let layout = Layout::new(Geometry::usual(functions.len(), slots, application.limits.payload_bytes))?;
+    let usual = Geometry::usual(functions.len(), slots, application.limits.payload_bytes);
+    let layout = Layout::new(Geometry { queue_capacity: application.limits.queue, ..usual })?;
     Ok(Segment::create(layout, application.name.as_str(), &functions)?)
 }
 

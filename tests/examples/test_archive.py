@@ -19,13 +19,13 @@ class Archive(unittest.TestCase):
         self.assertIsNone(answer)
         self.assertEqual(
             context.lines,
-            ["4 readings of 2 sensors: a 21.25 Cel (20 to 22, mean 21); b 21.25 Cel (20 to 22, mean 21)"],
+            ["readings 4, sensors 2: a 21.25 Cel (20 to 22, mean 21); b 21.25 Cel (20 to 22, mean 21)"],
         )
 
     def test_a_sensor_may_have_no_unit(self):
         unitless = sensor("a")
         del unitless["u"]
-        self.assertEqual(archive.line([unitless]), "2 readings of 1 sensors: a 21.25 (20 to 22, mean 21)")
+        self.assertEqual(archive.line([unitless]), "readings 2, sensors 1: a 21.25 (20 to 22, mean 21)")
 
     def test_a_line_stays_short(self):
         line = archive.line([sensor(f"s{number}") for number in range(1_000)])

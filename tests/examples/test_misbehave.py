@@ -59,7 +59,7 @@ class Misbehave(unittest.TestCase):
 
     def test_too_many_children_are_refused(self):
         with self.assertRaises(ValueError):
-            misbehave.leave_children(b"33", Context())
+            misbehave.leave_children(b"17", Context())
 
     def test_namespaces(self):
         context = Context()

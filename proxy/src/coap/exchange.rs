@@ -149,36 +149,39 @@ impl Exchanges {
         Recall::Repeated(again.map(|bytes| Transmit { to: *from, bytes }))
     }
 
-    /// Whether a new exchange fits.
+    /// Whether a new exchange with this message fits.
     pub(super) fn vacancy(
         &mut self,
         from: &Endpoint,
+        message: &Message,
         need: Need,
         now: Instant,
     ) -> Result<(), NoRoom> {
-        let fits = self.fits(from, need);
+        let fits = self.fits(from, message, need);
         if matches!(fits, Err(NoRoom::Exchanges | NoRoom::ExchangesOfPeer)) {
             self.forget_expired(now);
-            return self.fits(from, need);
+            return self.fits(from, message, need);
         }
         fits
     }
 
-    fn fits(&self, from: &Endpoint, need: Need) -> Result<(), NoRoom> {
+    fn fits(&self, from: &Endpoint, message: &Message, need: Need) -> Result<(), NoRoom> {
         let config = &self.config;
         let peer = self
             .peers
             .number(from)
             .and_then(|number| self.peers.get(number));
         let bytes = EXCHANGE_BYTES + ANSWER_BYTES_MAX + if peer.is_none() { PEER_BYTES } else { 0 };
-        if self.count >= config.exchanges_max
+        // A message id that is used again takes the place it had.
+        let place = usize::from(!peer.is_some_and(|peer| peer.exchanges.contains_key(&message.id)));
+        if self.count + place > config.exchanges_max
             || self.bytes + bytes > config.exchange_bytes_max
             || (peer.is_none() && self.peers.len() >= config.peers_max)
         {
             return Err(NoRoom::Exchanges);
         }
         let peer_is_full = peer.is_some_and(|peer| {
-            peer.exchanges.len() >= config.exchanges_per_peer_max
+            peer.exchanges.len() + place > config.exchanges_per_peer_max
                 || peer.bytes + bytes > config.exchange_bytes_per_peer_max
         });
         if peer_is_full {

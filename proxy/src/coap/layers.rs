@@ -215,7 +215,7 @@ impl Layers {
                 payload_bytes: payload.len(),
             },
         };
-        if let Err(no_room) = self.exchanges.vacancy(from, need, now) {
+        if let Err(no_room) = self.exchanges.vacancy(from, &message, need, now) {
             return self.no_room(&arrival, no_room);
         }
         let whole = match block1 {
@@ -289,7 +289,7 @@ impl Layers {
         let response = overloaded(None, text, &self.config);
         let Arrival { from, message, now, .. } = *arrival;
         let occupied = !matches!(self.exchanges.recall(from, message), Recall::New);
-        if occupied || self.exchanges.vacancy(from, Need::Answer, now).is_err() {
+        if occupied || self.exchanges.vacancy(from, message, Need::Answer, now).is_err() {
             let wanted = Some(&response).filter(|response| !arrival.unwanted.covers(response));
             return self.exchanges.answer_once(from, message, wanted).into();
         }

@@ -128,6 +128,7 @@ impl Instance {
             return;
         }
         self.report_hop(&served);
+        let content_format = content_format.or(self.function.content_format);
         let envelope = Envelope { content_format, sent_ns: now_ns(), ..served.envelope };
         match self.function.next.first() {
             None => self.answer_caller(served.taken, output, envelope),

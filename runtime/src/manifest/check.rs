@@ -137,7 +137,20 @@ fn function(
         Some(timeout) => within(timeout, time(&timeout.value), &TIMEOUTS, "a time-out", show_time, problems),
         None => Some(TIMEOUT_DEFAULT),
     };
-    Some(Function { name: name?, runtime: runtime?, code: code?, handler: handler?, timeout: timeout?, next })
+    let content_format = match &plain.content_format {
+        Some(number) => Some(checked_content_format(number, problems)?),
+        None => None,
+    };
+    let (name, runtime, code) = (name?, runtime?, code?);
+    Some(Function { name, runtime, code, handler: handler?, timeout: timeout?, content_format, next })
+}
+
+fn checked_content_format(number: &At<i64>, problems: &mut Problems<'_>) -> Option<u16> {
+    let checked = u16::try_from(number.value).ok();
+    if checked.is_none() {
+        problems.at(&number.span, format_args!("content_format = {} is not a number of the CoAP Content-Formats registry, 0 to 65535", number.value));
+    }
+    checked
 }
 
 fn checked_code(

@@ -31,6 +31,8 @@ pub(super) struct PlainLimits {
     pub(super) processes: Option<At<i64>>,
     pub(super) cpus: Option<At<f64>>,
     pub(super) payload: Option<At<String>>,
+    pub(super) queue: Option<At<i64>>,
+    pub(super) calls: Option<At<i64>>,
 }
 
 /// A table `[functions.NAME]` as it was written.
@@ -41,12 +43,13 @@ pub(super) struct PlainFunction {
     pub(super) code: Option<At<String>>,
     pub(super) handler: Option<At<String>>,
     pub(super) timeout: Option<At<String>>,
+    pub(super) content_format: Option<At<i64>>,
     pub(super) next: Vec<At<String>>,
 }
 
 const TOP_FIELDS: [&str; 4] = ["name", "entry", "limits", "functions"];
-const LIMITS_FIELDS: [&str; 4] = ["memory", "processes", "cpus", "payload"];
-const FUNCTION_FIELDS: [&str; 5] = ["runtime", "code", "handler", "timeout", "next"];
+const LIMITS_FIELDS: [&str; 6] = ["memory", "processes", "cpus", "payload", "queue", "calls"];
+const FUNCTION_FIELDS: [&str; 6] = ["runtime", "code", "handler", "timeout", "content_format", "next"];
 
 /// Reads the text. `None` if it is not TOML; a field that was refused is absent from what is returned.
 pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
@@ -96,6 +99,8 @@ fn read_limits(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainLimits 
         processes: whole_number_field(table, "processes", problems),
         cpus: number_field(table, "cpus", problems),
         payload: text_field(table, "payload", "\"1MiB\"", problems),
+        queue: whole_number_field(table, "queue", problems),
+        calls: whole_number_field(table, "calls", problems),
     }
 }
 
@@ -127,6 +132,7 @@ fn read_functions(table: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<Plain
             code: text_field(fields, "code", "\"ingest.py\"", problems),
             handler: text_field(fields, "handler", "\"handle\"", problems),
             timeout: text_field(fields, "timeout", "\"2s\"", problems),
+            content_format: whole_number_field(fields, "content_format", problems),
             next: read_next(fields, problems),
         });
     }

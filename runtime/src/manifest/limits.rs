@@ -20,6 +20,13 @@ const CPUS_DEFAULT: f64 = 1.0;
 /// The kernel takes no quota under 1 ms of each 100 ms.
 const CPUS: RangeInclusive<f64> = 0.01..=1024.0;
 
+/// Messages of the segment's smallest class, half of them: one function's queue cannot hold all of them.
+const QUEUE_DEFAULT: i64 = 256;
+const QUEUE: RangeInclusive<i64> = 1..=4096;
+
+const CALLS_DEFAULT: i64 = 256;
+const CALLS: RangeInclusive<i64> = 1..=65_536;
+
 const PAYLOAD_BYTES_DEFAULT: u64 = 16 << 20;
 const PAYLOAD_BYTES: RangeInclusive<u64> = (1 << 10)..=(256 << 20);
 
@@ -42,7 +49,21 @@ pub(super) fn limits(plain: &PlainLimits, functions: usize, problems: &mut Probl
         processes: processes(plain.processes.as_ref(), functions, problems),
         cpus,
         payload_bytes: payload(plain.payload.as_ref(), memory_bytes, problems),
+        // The queue's algorithm wants a power of two; a few more places than asked for harm nobody.
+        queue: count(plain.queue.as_ref(), QUEUE_DEFAULT, &QUEUE, "queue", problems).next_power_of_two(),
+        calls: count(plain.calls.as_ref(), CALLS_DEFAULT, &CALLS, "calls", problems),
     }
+}
+
+fn count(
+    written: Option<&At<i64>>,
+    default: i64,
+    range: &RangeInclusive<i64>,
+    what: &str,
+    problems: &mut Problems<'_>,
+) -> usize {
+    let checked = written.and_then(|written| within(written, Ok(written.value), range, what, i64::to_string, problems));
+    usize::try_from(checked.unwrap_or(default)).unwrap_or(usize::MAX)
 }
 
 /// A sandbox whose workers stand ready has its PID 1, and of each function a worker and an instance at least.

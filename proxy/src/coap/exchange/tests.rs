@@ -1,0 +1,289 @@
+use super::*;
+use crate::coap::message::{Received, read};
+use coap_lite::{Packet, ResponseType};
+
+fn peer(port: u16) -> Endpoint {
+    Endpoint {
+        remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)),
+        local: None,
+    }
+}
+
+/// A GET with a token of one byte.
+fn get(confirmable: bool, id: u16, token: u8) -> Message {
+    let [high, low] = id.to_be_bytes();
+    let first = if confirmable { 0x41 } else { 0x51 };
+    let Received::Request(message) = read(&[first, 1, high, low, token], 64) else {
+        panic!("no request");
+    };
+    message
+}
+
+fn exchanges(config: CoapConfig) -> (Exchanges, Instant) {
+    let now = Instant::now();
+    let counters = Arc::new(CoapCounters::default());
+    (Exchanges::new(Arc::new(config), counters, now), now)
+}
+
+fn content() -> Response {
+    Response {
+        payload: "answer".into(),
+        ..Response::new(ResponseType::Content)
+    }
+}
+
+fn repeated(recall: Recall) -> Option<Transmit> {
+    match recall {
+        Recall::Repeated(again) => again,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn decoded(transmit: &Transmit) -> (MessageType, u16, Vec<u8>) {
+    let packet = Packet::from_bytes(&transmit.bytes).unwrap();
+    (packet.header.get_type(), packet.header.message_id, packet.payload)
+}
+
+fn ticked(exchanges: &mut Exchanges, now: Instant) -> Vec<Transmit> {
+    let mut out = Vec::new();
+    exchanges.tick(now, &mut out);
+    out
+}
+
+const CALL: Need = Need::Call { payload_bytes: 0 };
+
+#[test]
+fn a_repeated_request_gets_the_same_answer() {
+    let (mut exchanges, now) = exchanges(CoapConfig::default());
+    let request = get(true, 7, 1);
+    assert!(matches!(exchanges.recall(&peer(1), &request), Recall::New));
+    let id = exchanges.begin(&peer(1), &request, 0, now);
+    assert!(repeated(exchanges.recall(&peer(1), &request)).is_none());
+    let answer = exchanges.finish(id, Some(&content()), now).unwrap();
+    assert_eq!(decoded(&answer), (MessageType::Acknowledgement, 7, b"answer".to_vec()));
+    let again = repeated(exchanges.recall(&peer(1), &request)).unwrap();
+    assert_eq!(again.bytes, answer.bytes);
+    assert!(matches!(exchanges.recall(&peer(2), &request), Recall::New));
+    assert!(exchanges.finish(id, Some(&content()), now).is_none());
+}
+
+#[test]
+fn another_token_is_another_request() {
+    let (mut exchanges, now) = exchanges(CoapConfig::default());
+    let id = exchanges.begin(&peer(1), &get(true, 7, 1), 0, now);
+    let other = get(true, 7, 2);
+    assert!(matches!(exchanges.recall(&peer(1), &other), Recall::Occupied));
+    exchanges.finish(id, Some(&content()), now);
+    assert!(matches!(exchanges.recall(&peer(1), &other), Recall::New));
+    exchanges.begin(&peer(1), &other, 0, now);
+    assert_eq!(exchanges.count, 1);
+}
+
+#[test]
+fn a_slow_call_is_acknowledged_and_answered_separately() {
+    let config = CoapConfig::default();
+    let (wait, first) = (config.acknowledge_after, config.acknowledgement_timeout);
+    let (mut exchanges, start) = exchanges(config);
+    let request = get(true, 7, 1);
+    let id = exchanges.begin(&peer(1), &request, 0, start);
+    assert_eq!(exchanges.next_deadline(), Some(start + wait));
+    assert!(ticked(&mut exchanges, start + wait / 2).is_empty());
+    let acknowledged = ticked(&mut exchanges, start + wait);
+    assert_eq!(acknowledged[0].bytes[..], [0x60, 0, 0, 7]);
+    let again = repeated(exchanges.recall(&peer(1), &request)).unwrap();
+    assert_eq!(again.bytes[..], [0x60, 0, 0, 7]);
+
+    let mut now = start + Duration::from_secs(1);
+    let answer = exchanges.finish(id, Some(&content()), now).unwrap();
+    let (kind, message_id, payload) = decoded(&answer);
+    assert_eq!((kind, payload), (MessageType::Confirmable, b"answer".to_vec()));
+    let mut waits = Vec::new();
+    loop {
+        let due = exchanges.timing.next_deadline().unwrap();
+        let out = ticked(&mut exchanges, due);
+        if out.is_empty() {
+            break;
+        }
+        assert_eq!(out[0].bytes, answer.bytes);
+        waits.push(due - now);
+        now = due;
+    }
+    assert_eq!(waits.len(), 4);
+    assert!(waits[0] >= first && waits[0] <= first.mul_f64(1.5));
+    for two in waits.windows(2) {
+        assert_eq!(two[1], two[0] * 2);
+    }
+    assert_eq!(exchanges.counters.unacknowledged.get(), 1);
+    assert!(!exchanges.confirmed(&peer(1), message_id));
+    let again = repeated(exchanges.recall(&peer(1), &request)).unwrap();
+    assert_eq!(again.bytes[..], [0x60, 0, 0, 7]);
+}
+
+#[test]
+fn an_acknowledgement_ends_retransmission() {
+    let (mut exchanges, start) = exchanges(CoapConfig::default());
+    let id = exchanges.begin(&peer(1), &get(true, 7, 1), 0, start);
+    let later = start + Duration::from_millis(300);
+    ticked(&mut exchanges, later);
+    let answer = exchanges.finish(id, Some(&content()), later).unwrap();
+    let (_, message_id, _) = decoded(&answer);
+    assert!(!exchanges.confirmed(&peer(2), message_id));
+    assert!(!exchanges.confirmed(&peer(1), message_id.wrapping_add(1)));
+    assert!(exchanges.confirmed(&peer(1), message_id));
+    assert!(ticked(&mut exchanges, later + Duration::from_secs(100)).is_empty());
+    assert_eq!(exchanges.confirmations, 0);
+}
+
+#[test]
+fn a_non_confirmable_request_is_answered_alike_and_once() {
+    let (mut exchanges, now) = exchanges(CoapConfig::default());
+    let first = exchanges.begin(&peer(1), &get(false, 7, 1), 0, now);
+    let second = exchanges.begin(&peer(1), &get(false, 8, 2), 0, now);
+    assert!(ticked(&mut exchanges, now + Duration::from_secs(1)).is_empty());
+    let one = decoded(&exchanges.finish(first, Some(&content()), now).unwrap());
+    let two = decoded(&exchanges.finish(second, Some(&content()), now).unwrap());
+    assert_eq!((one.0, two.0), (MessageType::NonConfirmable, MessageType::NonConfirmable));
+    assert_eq!(two.1, one.1.wrapping_add(1));
+    assert!(repeated(exchanges.recall(&peer(1), &get(false, 7, 1))).is_none());
+}
+
+#[test]
+fn an_unwanted_answer_is_still_an_acknowledgement() {
+    let (mut exchanges, now) = exchanges(CoapConfig::default());
+    let confirmable = exchanges.begin(&peer(1), &get(true, 7, 1), 0, now);
+    let bare = exchanges.finish(confirmable, None, now).unwrap();
+    assert_eq!(bare.bytes[..], [0x60, 0, 0, 7]);
+    let again = repeated(exchanges.recall(&peer(1), &get(true, 7, 1))).unwrap();
+    assert_eq!(again.bytes, bare.bytes);
+    let not = exchanges.begin(&peer(1), &get(false, 8, 1), 0, now);
+    assert!(exchanges.finish(not, None, now).is_none());
+    let slow = exchanges.begin(&peer(1), &get(true, 9, 1), 0, now);
+    ticked(&mut exchanges, now + Duration::from_secs(1));
+    assert!(exchanges.finish(slow, None, now).is_none());
+}
+
+#[test]
+fn everything_is_forgotten_in_time_but_what_runs() {
+    let (mut exchanges, start) = exchanges(CoapConfig::default());
+    let done = exchanges.begin(&peer(1), &get(true, 1, 1), 10, start);
+    exchanges.finish(done, Some(&content()), start);
+    let non = exchanges.begin(&peer(2), &get(false, 2, 1), 10, start);
+    exchanges.finish(non, Some(&content()), start);
+    let runs = exchanges.begin(&peer(3), &get(true, 3, 1), 10, start);
+
+    ticked(&mut exchanges, start + Duration::from_secs(144));
+    assert_eq!(exchanges.count, 3);
+    ticked(&mut exchanges, start + Duration::from_secs(147));
+    assert_eq!(exchanges.count, 2);
+    ticked(&mut exchanges, start + Duration::from_secs(246));
+    assert_eq!(exchanges.count, 2);
+    let late = start + Duration::from_secs(249);
+    ticked(&mut exchanges, late);
+    assert_eq!((exchanges.count, exchanges.peers.len()), (1, 1));
+    let answer = exchanges.finish(runs, Some(&content()), late).unwrap();
+    let (_, message_id, _) = decoded(&answer);
+    exchanges.confirmed(&peer(3), message_id);
+    ticked(&mut exchanges, late + Duration::from_secs(250));
+    assert_eq!((exchanges.count, exchanges.peers.len(), exchanges.bytes), (0, 0, 0));
+    assert_eq!((exchanges.calls, exchanges.payload_bytes), (0, 0));
+    assert_eq!(exchanges.next_deadline(), None);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_not_forgotten() {
+    let (mut exchanges, start) = exchanges(CoapConfig {
+        exchanges_max: 3,
+        exchanges_per_peer_max: 2,
+        peers_max: 2,
+        ..CoapConfig::default()
+    });
+    for id in 0..2 {
+        assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), CALL, start), Ok(()));
+        let begun = exchanges.begin(&peer(1), &get(true, id, 1), 0, start);
+        exchanges.finish(begun, Some(&content()), start);
+    }
+    assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), CALL, start), Err(NoRoom::ExchangesOfPeer));
+    assert_eq!(exchanges.vacancy(&peer(1), &get(true, 1, 2), CALL, start), Ok(()));
+    let other = exchanges.begin(&peer(2), &get(true, 0, 1), 0, start);
+    exchanges.finish(other, Some(&content()), start);
+    assert_eq!(exchanges.vacancy(&peer(2), &get(true, 99, 1), Need::Answer, start), Err(NoRoom::Exchanges));
+    assert_eq!(exchanges.vacancy(&peer(3), &get(true, 99, 1), Need::Answer, start), Err(NoRoom::Exchanges));
+    assert!(repeated(exchanges.recall(&peer(1), &get(true, 0, 1))).is_some());
+    let later = start + Duration::from_secs(249);
+    assert_eq!(exchanges.vacancy(&peer(3), &get(true, 99, 1), CALL, later), Ok(()));
+}
+
+#[test]
+fn memory_is_bounded_overall_and_per_peer() {
+    let room = EXCHANGE_BYTES + ANSWER_BYTES_MAX;
+    let (mut exchanges, now) = exchanges(CoapConfig {
+        exchange_bytes_max: 3 * room + 2 * PEER_BYTES,
+        exchange_bytes_per_peer_max: 2 * room + PEER_BYTES,
+        ..CoapConfig::default()
+    });
+    let first = exchanges.begin(&peer(1), &get(true, 1, 1), 0, now);
+    exchanges.begin(&peer(1), &get(true, 2, 1), 0, now);
+    assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), CALL, now), Err(NoRoom::ExchangesOfPeer));
+    exchanges.begin(&peer(2), &get(true, 3, 1), 0, now);
+    assert_eq!(exchanges.vacancy(&peer(2), &get(true, 99, 1), CALL, now), Err(NoRoom::Exchanges));
+    let answer = exchanges.finish(first, Some(&content()), now).unwrap();
+    let bytes = 3 * room + 2 * PEER_BYTES - ANSWER_BYTES_MAX + answer.bytes.len();
+    assert_eq!(exchanges.bytes, bytes);
+}
+
+#[test]
+fn calls_are_bounded_overall_and_per_peer() {
+    let (mut exchanges, start) = exchanges(CoapConfig {
+        calls_in_flight_max: 3,
+        calls_in_flight_per_peer_max: 2,
+        payload_bytes_in_flight_max: 100,
+        ..CoapConfig::default()
+    });
+    let first = exchanges.begin(&peer(1), &get(true, 1, 1), 80, start);
+    exchanges.begin(&peer(1), &get(true, 2, 1), 0, start);
+    assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), CALL, start), Err(NoRoom::CallsOfPeer));
+    assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), Need::Answer, start), Ok(()));
+    let large = Need::Call { payload_bytes: 21 };
+    assert_eq!(exchanges.vacancy(&peer(2), &get(true, 99, 1), large, start), Err(NoRoom::Payloads));
+    exchanges.begin(&peer(2), &get(true, 3, 1), 0, start);
+    assert_eq!(exchanges.vacancy(&peer(2), &get(true, 99, 1), CALL, start), Err(NoRoom::Calls));
+
+    // An answer that is not acknowledged counts on, for its peer alone.
+    let later = start + Duration::from_secs(1);
+    ticked(&mut exchanges, later);
+    let answer = exchanges.finish(first, Some(&content()), later).unwrap();
+    assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), CALL, later), Err(NoRoom::CallsOfPeer));
+    assert_eq!(exchanges.vacancy(&peer(2), &get(true, 99, 1), CALL, later), Ok(()));
+    exchanges.confirmed(&peer(1), decoded(&answer).1);
+    assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), CALL, later), Ok(()));
+}
+
+#[test]
+fn too_many_unacknowledged_answers_go_out_once() {
+    let (mut exchanges, start) = exchanges(CoapConfig {
+        confirmations_max: 1,
+        ..CoapConfig::default()
+    });
+    let first = exchanges.begin(&peer(1), &get(true, 1, 1), 0, start);
+    let second = exchanges.begin(&peer(1), &get(true, 2, 1), 0, start);
+    let later = start + Duration::from_secs(1);
+    ticked(&mut exchanges, later);
+    let one = exchanges.finish(first, Some(&content()), later).unwrap();
+    let two = exchanges.finish(second, Some(&content()), later).unwrap();
+    assert_eq!(decoded(&one).0, MessageType::Confirmable);
+    assert_eq!(decoded(&two).0, MessageType::NonConfirmable);
+}
+
+#[test]
+fn answers_at_once_are_remembered_and_answers_once_are_not() {
+    let (mut exchanges, now) = exchanges(CoapConfig::default());
+    let request = get(true, 1, 1);
+    exchanges.answer_once(&peer(1), &request, Some(&content())).unwrap();
+    assert!(matches!(exchanges.recall(&peer(1), &request), Recall::New));
+    let answer = exchanges.answer_at_once(&peer(1), &request, Some(&content()), now).unwrap();
+    let again = repeated(exchanges.recall(&peer(1), &request)).unwrap();
+    assert_eq!(again.bytes, answer.bytes);
+    assert!(exchanges.answer_once(&peer(1), &get(false, 2, 1), None).is_none());
+    let bare = exchanges.answer_once(&peer(1), &get(true, 3, 1), None).unwrap();
+    assert_eq!(bare.bytes[..], [0x60, 0, 0, 3]);
+}

@@ -1,6 +1,9 @@
 use super::*;
 
-fn packet(options: &[(u16, &[u8])]) -> Packet {
+/// An option's number and value.
+type Opt<'a> = (u16, &'a [u8]);
+
+fn packet(options: &[Opt<'_>]) -> Packet {
     let mut packet = Packet::new();
     for (number, value) in options {
         packet.add_option(CoapOption::from(*number), value.to_vec());
@@ -8,7 +11,7 @@ fn packet(options: &[(u16, &[u8])]) -> Packet {
     packet
 }
 
-fn refused(options: &[(u16, &[u8])]) -> (ResponseType, String, bool) {
+fn refused(options: &[Opt<'_>]) -> (ResponseType, String, bool) {
     let refusal = read(&packet(options)).unwrap_err();
     let text = String::from_utf8(refusal.response.payload.to_vec()).unwrap();
     (
@@ -44,7 +47,7 @@ fn understood_options_are_read() {
 fn critical_options_that_are_not_understood_are_named() {
     let long = [b'x'; 256];
     let long_uri = [b'x'; 1035];
-    let cases: &[(u16, &[(u16, &[u8])])] = &[
+    let cases: &[(u16, &[Opt<'_>])] = &[
         (9, &[(9, &[])]),                 // OSCORE
         (19, &[(19, &[0])]),              // Q-Block1
         (2049, &[(2049, b"x")]),          // unassigned
@@ -121,7 +124,7 @@ fn unwanted_classes_are_told_from_wanted_ones() {
 
 #[test]
 fn the_cache_key_tells_transfers_apart_but_not_their_blocks() {
-    let key = |options: &[(u16, &[u8])]| cache_key(2, &packet(options));
+    let key = |options: &[Opt<'_>]| cache_key(2, &packet(options));
     let first = key(&[(11, b"a"), (27, &[0x0e]), (60, &[9]), (28, b""), (6, b"")]);
     assert_eq!(first, key(&[(11, b"a"), (27, &[0x1e])]));
     assert_eq!(first, key(&[(11, b"a"), (23, &[0x16]), (258, &[2])]));

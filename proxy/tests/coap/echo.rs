@@ -1,0 +1,97 @@
+//! A service without a host behind it: one application whose functions show what a door does with their answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sandbar_proxy::{ServedApplication, Service};
+use sandbar_runtime::{Answer, CallId, Outcome, Request};
+
+/// Functions of the application `test`; the entry function echoes.
+pub(crate) const FUNCTIONS: [&str; 6] = ["echo", "sleep", "big", "fail", "panic", "overloaded"];
+
+/// The service. Clones share their counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Echo {
+    /// Calls begun.
+    pub(crate) runs: Arc<AtomicU64>,
+}
+
+impl Echo {
+    /// Calls begun so far.
+    pub(crate) fn runs(&self) -> u64 {
+        self.runs.load(Ordering::SeqCst)
+    }
+}
+
+/// The largest payload taken.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+impl Service for Echo {
+    fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
+        if application != "test" {
+            let text = "no such application";
+            return Err(Box::new(Answer::refused(Outcome::NotFound, text)));
+        }
+        match function {
+            Some(function) if !FUNCTIONS.contains(&function) => Err(Box::new(Answer::refused(
+                Outcome::NotFound,
+                "no such function",
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn call(&self, request: Request) -> Answer {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = || {
+            let text = String::from_utf8_lossy(&request.payload);
+            text.trim().parse::<u64>().unwrap_or(0)
+        };
+        let mut answer = Answer {
+            call: Some(CallId(run)),
+            ..Answer::refused(Outcome::Done, "")
+        };
+        match request.function.as_deref() {
+            Some("sleep") => tokio::time::sleep(Duration::from_millis(number())).await,
+            Some("big") => {
+                let length = usize::try_from(number()).unwrap();
+                answer.payload = pattern(length).into();
+                return answer;
+            }
+            Some("fail") => {
+                answer.outcome = Outcome::Failed;
+                answer.diagnostic = "ValueError: it broke\n".to_owned();
+                return answer;
+            }
+            Some("panic") => panic!("the service panics, as asked"),
+            Some("overloaded") => {
+                answer.outcome = Outcome::Overloaded;
+                answer.retry_after = Some(Duration::from_secs(7));
+                return answer;
+            }
+            _ => {}
+        }
+        answer.payload = request.payload;
+        answer.content_format = request.content_format;
+        answer
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        PAYLOAD_BYTES_MAX
+    }
+
+    fn applications(&self) -> Vec<ServedApplication> {
+        vec![ServedApplication {
+            name: "test".to_owned(),
+            functions: FUNCTIONS.map(str::to_owned).to_vec(),
+        }]
+    }
+}
+
+/// Bytes that differ from block to block.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|at| u8::try_from((at ^ at >> 8 ^ at >> 16) & 0xff).unwrap())
+        .collect()
+}
