@@ -14,6 +14,8 @@ use crate::message::{MessageHeader, NO_FORMAT};
 use crate::queue::{Queue, QueueIndices};
 use crate::slot::InstanceSlot;
 
+/// Names what the memory is, and in its last byte the version of the layout: to be raised with every change of it, as native
+/// functions are built by themselves and may be older or newer than the host.
 const MAGIC: u64 = u64::from_le_bytes(*b"sandbar\x01");
 /// Length of a name, in bytes, at most.
 const NAME_MAX: usize = 64;
@@ -194,7 +196,9 @@ impl Segment {
         let first_page = Self::map(fd, probe)?;
         let header = first_page.header();
         if header.magic.load(Ordering::Acquire) != MAGIC {
-            return Err(SegmentError::NotASegment("it has another magic number"));
+            return Err(SegmentError::NotASegment(
+                "it is of another version: build the function with the function crate of the Sandbar that runs it",
+            ));
         }
         let wide = |word: &AtomicU32| word.load(Ordering::Relaxed) as usize;
         let payload_bytes_max = header.payload_bytes_max.load(Ordering::Relaxed);

@@ -12,7 +12,7 @@
 //!   call          path and method to a function, its outcome to a code; discovery
 //! ```
 //!
-//! The layers are state machines that are told the time and give back what to send ([`layers`] puts them together);
+//! The layers are state machines that are told the time and give back what to send (`layers` puts them together);
 //! this module alone waits. One task receives, one keeps the time, and every call has its own: a slow call delays no
 //! other.
 //!
@@ -97,16 +97,9 @@ impl<S: Service> CoapDoor<S> {
         let socket = DatagramSocket::bind(address, config.receive_buffer_bytes)?;
         let config = Arc::new(config);
         let counters = Arc::new(CoapCounters::default());
-        let layers = Layers::new(
-            Arc::clone(&config),
-            Arc::clone(&counters),
-            service.payload_bytes_max(),
-            Instant::now(),
-        );
-        let state = State {
-            layers,
-            awaited: None,
-        };
+        let layers =
+            Layers::new(Arc::clone(&config), Arc::clone(&counters), service.payload_bytes_max(), Instant::now());
+        let state = State { layers, awaited: None };
         Ok(Self {
             shared: Arc::new(Shared {
                 socket,
@@ -297,10 +290,7 @@ struct Call<S: Service> {
 
 impl<S: Service> Call<S> {
     fn new(shared: Arc<Shared<S>>, pending: Box<Pending>) -> Self {
-        Self {
-            shared,
-            pending: Some(pending),
-        }
+        Self { shared, pending: Some(pending) }
     }
 
     async fn run(mut self, work: Work) {
@@ -316,7 +306,7 @@ impl<S: Service> Call<S> {
         let pending = self.pending.take()?;
         let shared = &self.shared;
         let mut response = respond(answer, pending.reads, pending.accept, &shared.config);
-        shared.tagger.tag(&mut response);
+        shared.tagger.tag(&mut response, pending.block2);
         shared.change(|layers, now| layers.answered(*pending, response, now))
     }
 }

@@ -57,10 +57,7 @@ pub(crate) const LINK_FORMAT: u16 = 40;
 
 /// The media type of a number, if it has a row.
 pub(crate) fn media_type(number: u16) -> Option<&'static str> {
-    TABLE
-        .iter()
-        .find(|row| row.number == number)
-        .map(|row| row.media_type)
+    TABLE.iter().find(|row| row.number == number).map(|row| row.media_type)
 }
 
 /// The number of a media type as it stands in a `Content-Type` header, if it has a row.
@@ -78,9 +75,8 @@ pub(crate) fn number(content_type: &str) -> Option<u16> {
         .filter_map(|parameter| parameter.split_once('='))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
         .map(|(_, value)| value.trim().trim_matches('"'));
-    let readable = charset.is_none_or(|charset| {
-        charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("us-ascii")
-    });
+    let readable =
+        charset.is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("us-ascii"));
     (row.number != TEXT || readable).then_some(row.number)
 }
 

@@ -106,9 +106,7 @@ impl<S: Service> HttpDoor<S> {
     /// Serves until `shutdown` is ready; then takes no more requests, and gives running ones
     /// [`HttpConfig::drain`] to end.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self {
-            listener, shared, ..
-        } = self;
+        let Self { listener, shared, .. } = self;
         let (stop, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::select! {
@@ -141,8 +139,7 @@ async fn accept<S: Service>(
             Ok((stream, peer)) => match Arc::clone(&shared.connections).try_acquire_owned() {
                 Err(_) => turn_away(&stream, &shared.config),
                 Ok(permit) => {
-                    let connection =
-                        serve_connection(stream, peer.ip(), Arc::clone(shared), stopped.clone());
+                    let connection = serve_connection(stream, peer.ip(), Arc::clone(shared), stopped.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);

@@ -21,47 +21,23 @@ pub(crate) struct Codes {
 pub(crate) const fn codes(outcome: Outcome) -> Codes {
     use ResponseType as Coap;
     match outcome {
-        Outcome::Done => Codes {
-            coap_read: Coap::Content,
-            coap_write: Coap::Changed,
-            http: StatusCode::OK,
-            name: "done",
-        },
+        Outcome::Done => {
+            Codes { coap_read: Coap::Content, coap_write: Coap::Changed, http: StatusCode::OK, name: "done" }
+        }
         Outcome::Accepted => alike(Coap::Created, StatusCode::ACCEPTED, "accepted"),
         Outcome::BadRequest => alike(Coap::BadRequest, StatusCode::BAD_REQUEST, "bad-request"),
         Outcome::NotAllowed => alike(Coap::Forbidden, StatusCode::FORBIDDEN, "not-allowed"),
         Outcome::NotFound => alike(Coap::NotFound, StatusCode::NOT_FOUND, "not-found"),
-        Outcome::TooLarge => alike(
-            Coap::RequestEntityTooLarge,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-        ),
-        Outcome::Failed => alike(
-            Coap::InternalServerError,
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "failed",
-        ),
-        Outcome::Overloaded => alike(
-            Coap::ServiceUnavailable,
-            StatusCode::SERVICE_UNAVAILABLE,
-            "overloaded",
-        ),
-        Outcome::DeadlinePassed => alike(
-            Coap::GatewayTimeout,
-            StatusCode::GATEWAY_TIMEOUT,
-            "deadline-passed",
-        ),
+        Outcome::TooLarge => alike(Coap::RequestEntityTooLarge, StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+        Outcome::Failed => alike(Coap::InternalServerError, StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+        Outcome::Overloaded => alike(Coap::ServiceUnavailable, StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        Outcome::DeadlinePassed => alike(Coap::GatewayTimeout, StatusCode::GATEWAY_TIMEOUT, "deadline-passed"),
     }
 }
 
 /// A row whose CoAP code does not depend on the method.
 const fn alike(coap: ResponseType, http: StatusCode, name: &'static str) -> Codes {
-    Codes {
-        coap_read: coap,
-        coap_write: coap,
-        http,
-        name,
-    }
+    Codes { coap_read: coap, coap_write: coap, http, name }
 }
 
 /// The diagnostic as it goes out: one line of printable text, cut to `bytes_max` bytes. A function's error
@@ -69,11 +45,7 @@ const fn alike(coap: ResponseType, http: StatusCode, name: &'static str) -> Code
 pub(crate) fn diagnostic_line(text: &str, bytes_max: usize) -> String {
     let mut line = String::with_capacity(text.len().min(bytes_max));
     for character in text.trim().chars() {
-        let character = if character.is_control() {
-            ' '
-        } else {
-            character
-        };
+        let character = if character.is_control() { ' ' } else { character };
         if line.len() + character.len_utf8() > bytes_max {
             break;
         }

@@ -25,7 +25,8 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// The outcome and reason the caller is to be told.
     fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>>;
 
-    /// Makes a call and waits for its end. Has to return by the call's deadline.
+    /// Makes a call and waits for its end. Has to return by the call's deadline. Whoever drops the future gives the
+    /// call up: its answer is lost, and whether it still runs is the service's affair.
     fn call(&self, request: Request) -> impl Future<Output = Answer> + Send;
 
     /// The largest payload any call may carry, in bytes.
@@ -51,10 +52,7 @@ impl Service for HostAgent {
     fn applications(&self) -> Vec<ServedApplication> {
         Self::applications(self)
             .into_iter()
-            .map(|application| ServedApplication {
-                name: application.name,
-                functions: application.functions,
-            })
+            .map(|application| ServedApplication { name: application.name, functions: application.functions })
             .collect()
     }
 }

@@ -195,9 +195,10 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.installed
-            && let Err(error) = discard(&self.path()) {
-                tracing::warn!(path = %self.path().display(), %error, "a staged bundle could not be removed");
-            }
+            && let Err(error) = discard(&self.path())
+        {
+            tracing::warn!(path = %self.path().display(), %error, "a staged bundle could not be removed");
+        }
     }
 }
 

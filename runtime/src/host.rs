@@ -366,7 +366,8 @@ impl HostAgent {
         let log = Arc::clone(&removed.service.log);
         removed.service.end().await;
         log.delete();
-        bundle::retire(&self.shared.applications_directory, &removed.service.application.name).map_err(RemoveError::Files)
+        bundle::retire(&self.shared.applications_directory, &removed.service.application.name)
+            .map_err(RemoveError::Files)
     }
 
     /// Whether a call to this application (and function, if named) can exist at all: cheap, for doors that refuse before a
@@ -520,9 +521,10 @@ async fn retire(replaced: Option<Deployment>, files: Option<PathBuf>) {
         replaced.service.drain().await;
     }
     if let Some(files) = files
-        && let Err(error) = bundle::discard(&files) {
-            tracing::warn!(path = %files.display(), %error, "a replaced version's files are left behind");
-        }
+        && let Err(error) = bundle::discard(&files)
+    {
+        tracing::warn!(path = %files.display(), %error, "a replaced version's files are left behind");
+    }
 }
 
 fn make_private_directory(path: &Path) -> io::Result<()> {

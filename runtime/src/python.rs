@@ -83,9 +83,10 @@ pub(crate) fn find(command: &Path) -> Result<Python, PythonError> {
     let outside = |path: &Path| !path.starts_with("/usr") && path != Path::new("/");
     let mut directories: Vec<PathBuf> = reply.prefixes.into_iter().filter(|prefix| outside(prefix)).collect();
     if let Some(bin) = reply.executable.parent().filter(|bin| outside(bin))
-        && !directories.iter().any(|directory| bin.starts_with(directory)) {
-            directories.push(bin.to_owned());
-        }
+        && !directories.iter().any(|directory| bin.starts_with(directory))
+    {
+        directories.push(bin.to_owned());
+    }
     Ok(Python { executable: reply.executable, directories })
 }
 

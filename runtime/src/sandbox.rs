@@ -270,9 +270,10 @@ impl Drop for Process {
         // Not waited for here: killed, it becomes a zombie at worst until it is reaped.
         let reaped = waitid(Id::PIDFd(self.pidfd.get_ref().as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
         if let Ok(nix::sys::wait::WaitStatus::StillAlive) = reaped
-            && let Ok(pidfd) = self.pidfd.get_ref().try_clone() {
-                std::thread::spawn(move || waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED));
-            }
+            && let Ok(pidfd) = self.pidfd.get_ref().try_clone()
+        {
+            std::thread::spawn(move || waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED));
+        }
     }
 }
 

@@ -144,9 +144,10 @@ impl Service {
         let mut state = self.state.clone();
         let up = state.wait_for(|state| matches!(state, State::Running(_)));
         if let Ok(Ok(up)) = tokio::time::timeout_at(wait_until, up).await
-            && let State::Running(running) = &*up {
-                return Ok(Arc::clone(running));
-            }
+            && let State::Running(running) = &*up
+        {
+            return Ok(Arc::clone(running));
+        }
         match self.state() {
             State::Running(running) => Ok(running),
             State::Down(reason) => Err(reason),
@@ -166,9 +167,10 @@ impl Service {
     async fn finish(&self, stop: Stop) {
         self.stop.send_if_modified(|now| std::mem::replace(now, (*now).max(stop)) < stop);
         if let Some(keeper) = self.keeper.lock().await.take()
-            && let Err(error) = keeper.await {
-                tracing::error!(%error, application = self.application.name.as_str(), "an application was not ended");
-            }
+            && let Err(error) = keeper.await
+        {
+            tracing::error!(%error, application = self.application.name.as_str(), "an application was not ended");
+        }
     }
 }
 

@@ -29,18 +29,12 @@ impl Block {
 
     /// Reads an option value of at most three bytes.
     pub(super) fn decode(value: &[u8]) -> Result<Self, ReservedExponent> {
-        let bits = value
-            .iter()
-            .fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte));
+        let bits = value.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte));
         let exponent = (bits & 0b111) as u8;
         if exponent > Self::EXPONENT_MAX {
             return Err(ReservedExponent);
         }
-        Ok(Self {
-            number: bits >> 4 & Self::NUMBER_MAX,
-            more: bits & 0b1000 != 0,
-            exponent,
-        })
+        Ok(Self { number: bits >> 4 & Self::NUMBER_MAX, more: bits & 0b1000 != 0, exponent })
     }
 
     /// The option value, as an unsigned integer of the fewest bytes.
@@ -76,11 +70,7 @@ mod tests {
         for number in [0, 1, 15, 16, 4095, 4096, 65_536, Block::NUMBER_MAX] {
             for more in [false, true] {
                 for exponent in 0..=Block::EXPONENT_MAX {
-                    let block = Block {
-                        number,
-                        more,
-                        exponent,
-                    };
+                    let block = Block { number, more, exponent };
                     let value = block.encode();
                     assert!(value.len() <= 3);
                     assert_eq!(Block::decode(&value), Ok(block));
@@ -104,11 +94,7 @@ mod tests {
 
     #[test]
     fn offsets_do_not_wrap() {
-        let last = Block {
-            number: Block::NUMBER_MAX,
-            more: false,
-            exponent: 6,
-        };
+        let last = Block { number: Block::NUMBER_MAX, more: false, exponent: 6 };
         assert_eq!(last.offset(), (1024 << 20) - 1024);
     }
 }

@@ -28,10 +28,7 @@ pub(super) struct Inquiry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A function, the application's entry function if none is named.
-    Function {
-        application: String,
-        function: Option<String>,
-    },
+    Function { application: String, function: Option<String> },
     /// The list of what is served, filtered.
     Discovery { filters: Vec<String> },
 }
@@ -44,11 +41,7 @@ pub(super) enum Work {
 }
 
 /// Decides everything about a request that needs no state: nothing has run, nothing is kept.
-pub(super) fn inquire<S: Service>(
-    service: &S,
-    config: &CoapConfig,
-    message: &Message,
-) -> Result<Inquiry, Refusal> {
+pub(super) fn inquire<S: Service>(service: &S, config: &CoapConfig, message: &Message) -> Result<Inquiry, Refusal> {
     let options = option::read(&message.packet)?;
     let Some(target) = resolve(&options.path, &message.packet) else {
         return Err(Response::error(ResponseType::NotFound, "no such path").into());
@@ -65,10 +58,7 @@ pub(super) fn inquire<S: Service>(
         }
     };
     match &target {
-        Target::Function {
-            application,
-            function,
-        } => service
+        Target::Function { application, function } => service
             .find(application, function.as_deref())
             .map_err(|answer| respond(*answer, reads, options.accept, config))?,
         Target::Discovery { .. } => {
@@ -81,11 +71,7 @@ pub(super) fn inquire<S: Service>(
         let text = "a function has no representation to match";
         return Err(Response::error(ResponseType::PreconditionFailed, text).into());
     }
-    Ok(Inquiry {
-        target,
-        options,
-        reads,
-    })
+    Ok(Inquiry { target, options, reads })
 }
 
 fn u8_of(method: RequestType) -> u8 {
@@ -104,14 +90,10 @@ fn resolve(path: &[String], packet: &Packet) -> Option<Target> {
                     .collect(),
             })
         }
-        [application] => Some(Target::Function {
-            application: application.clone(),
-            function: None,
-        }),
-        [application, function] => Some(Target::Function {
-            application: application.clone(),
-            function: Some(function.clone()),
-        }),
+        [application] => Some(Target::Function { application: application.clone(), function: None }),
+        [application, function] => {
+            Some(Target::Function { application: application.clone(), function: Some(function.clone()) })
+        }
         _ => None,
     }
 }
@@ -121,17 +103,9 @@ impl Target {
     pub(super) fn work(self, payload: Bytes, content_format: Option<u16>) -> Work {
         match self {
             Self::Discovery { filters } => Work::Discover { filters },
-            Self::Function {
-                application,
-                function,
-            } => Work::Call(Request {
-                application,
-                function,
-                payload,
-                content_format,
-                timeout: None,
-                trace: false,
-            }),
+            Self::Function { application, function } => {
+                Work::Call(Request { application, function, payload, content_format, timeout: None, trace: false })
+            }
         }
     }
 }
@@ -151,12 +125,7 @@ impl Work {
 }
 
 /// The response to an answer, whole: not yet cut into blocks.
-pub(super) fn respond(
-    answer: Answer,
-    reads: bool,
-    accept: Option<u16>,
-    config: &CoapConfig,
-) -> Response {
+pub(super) fn respond(answer: Answer, reads: bool, accept: Option<u16>, config: &CoapConfig) -> Response {
     let row = codes(answer.outcome);
     let code = if reads { row.coap_read } else { row.coap_write };
     match answer.outcome {
@@ -174,18 +143,14 @@ pub(super) fn respond(
             }
         }
         Outcome::Accepted => Response::new(code),
-        Outcome::Overloaded => {
-            overloaded(answer.retry_after, &answer.diagnostic, config)
-        }
+        Outcome::Overloaded => overloaded(answer.retry_after, &answer.diagnostic, config),
         Outcome::TooLarge => Response {
             size1: answer.payload_bytes_max.map(size_option),
             ..Response::error(code, diagnostic(&answer.diagnostic, config))
         },
-        Outcome::BadRequest
-        | Outcome::NotAllowed
-        | Outcome::NotFound
-        | Outcome::Failed
-        | Outcome::DeadlinePassed => Response::error(code, diagnostic(&answer.diagnostic, config)),
+        Outcome::BadRequest | Outcome::NotAllowed | Outcome::NotFound | Outcome::Failed | Outcome::DeadlinePassed => {
+            Response::error(code, diagnostic(&answer.diagnostic, config))
+        }
     }
 }
 
@@ -193,27 +158,17 @@ pub(super) fn respond(
 pub(super) fn too_large(payload_bytes_max: usize) -> Response {
     Response {
         size1: Some(size_option(payload_bytes_max)),
-        ..Response::error(
-            codes(Outcome::TooLarge).coap_write,
-            format!("a payload may have {payload_bytes_max} bytes"),
-        )
+        ..Response::error(codes(Outcome::TooLarge).coap_write, format!("a payload may have {payload_bytes_max} bytes"))
     }
 }
 
 /// 5.03, saying when to try again: at least a second, for 0 would say "at once".
-pub(super) fn overloaded(
-    retry_after: Option<Duration>,
-    text: &str,
-    config: &CoapConfig,
-) -> Response {
+pub(super) fn overloaded(retry_after: Option<Duration>, text: &str, config: &CoapConfig) -> Response {
     let wait = retry_after.unwrap_or(config.retry_after);
     let whole_s = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
     Response {
         max_age_s: Some(whole_s.max(1)),
-        ..Response::error(
-            codes(Outcome::Overloaded).coap_write,
-            diagnostic(text, config),
-        )
+        ..Response::error(codes(Outcome::Overloaded).coap_write, diagnostic(text, config))
     }
 }
 

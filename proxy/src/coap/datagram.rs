@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::socket::{
-    self, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, setsockopt, sockopt,
-};
+use nix::sys::socket::{self, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -81,10 +79,7 @@ impl ReceiveBuffer {
     pub(super) fn new() -> Self {
         // The larger of the two control messages; a socket receives one kind.
         let control = nix::cmsg_space!(libc::in6_pktinfo);
-        Self {
-            datagram: vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice(),
-            control,
-        }
+        Self { datagram: vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice(), control }
     }
 
     /// The first `length` bytes received.
@@ -104,22 +99,10 @@ pub(super) struct DatagramSocket {
 
 impl DatagramSocket {
     /// Binds `address`. Has to be called within a tokio runtime.
-    pub(super) fn bind(
-        address: SocketAddr,
-        receive_buffer_bytes: usize,
-    ) -> Result<Self, BindError> {
-        let failed = |step| {
-            move |source: io::Error| BindError::SetUp {
-                address,
-                step,
-                source,
-            }
-        };
-        let socket = std::net::UdpSocket::bind(address)
-            .map_err(|source| BindError::Bind { address, source })?;
-        socket
-            .set_nonblocking(true)
-            .map_err(failed("making it non-blocking"))?;
+    pub(super) fn bind(address: SocketAddr, receive_buffer_bytes: usize) -> Result<Self, BindError> {
+        let failed = |step| move |source: io::Error| BindError::SetUp { address, step, source };
+        let socket = std::net::UdpSocket::bind(address).map_err(|source| BindError::Bind { address, source })?;
+        socket.set_nonblocking(true).map_err(failed("making it non-blocking"))?;
         let wildcard = address.ip().is_unspecified();
         if wildcard {
             match address.ip() {
@@ -130,16 +113,9 @@ impl DatagramSocket {
             .map_err(failed("asking for the destination of datagrams"))?;
         }
         widen(&socket, receive_buffer_bytes);
-        let address = socket
-            .local_addr()
-            .map_err(failed("reading the bound address"))?;
-        let socket =
-            UdpSocket::from_std(socket).map_err(failed("registering it with the runtime"))?;
-        Ok(Self {
-            socket,
-            address,
-            wildcard,
-        })
+        let address = socket.local_addr().map_err(failed("reading the bound address"))?;
+        let socket = UdpSocket::from_std(socket).map_err(failed("registering it with the runtime"))?;
+        Ok(Self { socket, address, wildcard })
     }
 
     /// The bound address; with the port the kernel chose, if it was asked to.
@@ -148,47 +124,31 @@ impl DatagramSocket {
     }
 
     /// Waits for a datagram. Gives its length and where it came from, `None` if it cannot be answered.
-    pub(super) async fn receive(
-        &self,
-        buffer: &mut ReceiveBuffer,
-    ) -> io::Result<(usize, Option<Endpoint>)> {
-        self.socket
-            .async_io(Interest::READABLE, || self.receive_now(buffer))
-            .await
+    pub(super) async fn receive(&self, buffer: &mut ReceiveBuffer) -> io::Result<(usize, Option<Endpoint>)> {
+        self.socket.async_io(Interest::READABLE, || self.receive_now(buffer)).await
     }
 
     fn receive_now(&self, buffer: &mut ReceiveBuffer) -> io::Result<(usize, Option<Endpoint>)> {
         let mut parts = [IoSliceMut::new(&mut buffer.datagram)];
         let control = self.wildcard.then_some(buffer.control.as_mut_slice());
-        let message = socket::recvmsg::<SockaddrStorage>(
-            self.socket.as_raw_fd(),
-            &mut parts,
-            control,
-            MsgFlags::empty(),
-        )?;
+        let message =
+            socket::recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut parts, control, MsgFlags::empty())?;
         let length = message.bytes;
         let Some(remote) = message.address.as_ref().and_then(socket_address) else {
             return Ok((length, None));
         };
         if !self.wildcard {
-            let endpoint = Endpoint {
-                remote,
-                local: None,
-            };
+            let endpoint = Endpoint { remote, local: None };
             return Ok((length, (remote.port() != 0).then_some(endpoint)));
         }
         let local = message.cmsgs()?.find_map(destination).flatten();
-        let endpoint = local.map(|local| Endpoint {
-            remote,
-            local: Some(local),
-        });
+        let endpoint = local.map(|local| Endpoint { remote, local: Some(local) });
         Ok((length, endpoint.filter(|_| remote.port() != 0)))
     }
 
     /// Sends a datagram if the send buffer has room for it.
     pub(super) fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        self.socket
-            .try_io(Interest::WRITABLE, || self.send_now(transmit))
+        self.socket.try_io(Interest::WRITABLE, || self.send_now(transmit))
     }
 
     /// Sends a datagram, waiting up to `wait` for room in the send buffer.
@@ -197,12 +157,8 @@ impl DatagramSocket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return sent,
         }
-        let sending = self
-            .socket
-            .async_io(Interest::WRITABLE, || self.send_now(transmit));
-        tokio::time::timeout(wait, sending)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        let sending = self.socket.async_io(Interest::WRITABLE, || self.send_now(transmit));
+        tokio::time::timeout(wait, sending).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn send_now(&self, transmit: &Transmit) -> io::Result<()> {
@@ -215,9 +171,7 @@ impl DatagramSocket {
             Some(LocalAddress::V4(address)) => {
                 let source = libc::in_pktinfo {
                     ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr {
-                        s_addr: u32::from(address).to_be(),
-                    },
+                    ipi_spec_dst: libc::in_addr { s_addr: u32::from(address).to_be() },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
                 let control = [ControlMessage::Ipv4PacketInfo(&source)];
@@ -225,9 +179,7 @@ impl DatagramSocket {
             }
             Some(LocalAddress::V6(address, interface)) => {
                 let source = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr {
-                        s6_addr: address.octets(),
-                    },
+                    ipi6_addr: libc::in6_addr { s6_addr: address.octets() },
                     ipi6_ifindex: interface,
                 };
                 let control = [ControlMessage::Ipv6PacketInfo(&source)];
@@ -240,16 +192,12 @@ impl DatagramSocket {
 
 /// Enlarges the receive buffer: past the system's limit where we may, up to it otherwise.
 fn widen(socket: &std::net::UdpSocket, bytes: usize) {
-    let widened = setsockopt(socket, sockopt::RcvBufForce, &bytes)
-        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes));
+    let widened =
+        setsockopt(socket, sockopt::RcvBufForce, &bytes).or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes));
     // The kernel doubles what was asked for, to count its own bookkeeping.
     let got = socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0) / 2;
     if widened.is_err() || got < bytes {
-        tracing::warn!(
-            asked = bytes,
-            got,
-            "the receive buffer is smaller than asked: raise net.core.rmem_max"
-        );
+        tracing::warn!(asked = bytes, got, "the receive buffer is smaller than asked: raise net.core.rmem_max");
     }
 }
 
@@ -272,15 +220,9 @@ fn destination(message: ControlMessageOwned) -> Option<Option<LocalAddress>> {
     }
     if let ControlMessageOwned::Ipv6PacketInfo(info) = message {
         let sent_to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-        let group = sent_to.is_multicast()
-            || sent_to
-                .to_ipv4_mapped()
-                .is_some_and(|v4| v4.is_multicast() || v4.is_broadcast());
-        let interface = if sent_to.is_unicast_link_local() {
-            info.ipi6_ifindex
-        } else {
-            0
-        };
+        let group =
+            sent_to.is_multicast() || sent_to.to_ipv4_mapped().is_some_and(|v4| v4.is_multicast() || v4.is_broadcast());
+        let interface = if sent_to.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
         return Some((!group).then_some(LocalAddress::V6(sent_to, interface)));
     }
     None

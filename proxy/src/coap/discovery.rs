@@ -14,11 +14,7 @@ const APPLICATION: &str = "sandbar.application";
 const FUNCTION: &str = "sandbar.function";
 
 /// What may stand in a path segment as it is.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One link: where, and what kind of resource is there.
 struct Link {
@@ -31,11 +27,7 @@ struct Link {
 /// `name=prefix*`.
 pub(super) fn links(applications: &[ServedApplication], filters: &[String]) -> String {
     let mut rendered = String::new();
-    let own = Link {
-        href: format!("/{}", PATH.join("/")),
-        resource_type: None,
-        content_format: Some(LINK_FORMAT),
-    };
+    let own = Link { href: format!("/{}", PATH.join("/")), resource_type: None, content_format: Some(LINK_FORMAT) };
     let served = applications.iter().flat_map(|application| {
         let href = format!("/{}", utf8_percent_encode(&application.name, SEGMENT));
         let functions: Vec<Link> = application
@@ -47,11 +39,7 @@ pub(super) fn links(applications: &[ServedApplication], filters: &[String]) -> S
                 content_format: None,
             })
             .collect();
-        let entry = Link {
-            href,
-            resource_type: Some(APPLICATION),
-            content_format: None,
-        };
+        let entry = Link { href, resource_type: Some(APPLICATION), content_format: None };
         std::iter::once(entry).chain(functions)
     });
     for link in std::iter::once(own).chain(served) {
@@ -77,9 +65,7 @@ impl Link {
         match name {
             "href" => matches(&self.href),
             "rt" => self.resource_type.is_some_and(matches),
-            "ct" => self
-                .content_format
-                .is_some_and(|number| matches(&number.to_string())),
+            "ct" => self.content_format.is_some_and(|number| matches(&number.to_string())),
             // No link has any other attribute.
             _ => false,
         }
@@ -111,10 +97,7 @@ mod tests {
                 name: "thermostat".to_owned(),
                 functions: vec!["ingest".to_owned(), "alarm".to_owned()],
             },
-            ServedApplication {
-                name: "odd name".to_owned(),
-                functions: Vec::new(),
-            },
+            ServedApplication { name: "odd name".to_owned(), functions: Vec::new() },
         ];
         let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
         links(&applications, &filters)

@@ -19,6 +19,8 @@
 //! Reference: RFC 7252, sections 4.2 to 4.5 and 5.2.
 
 mod peer;
+mod room;
+mod separate;
 mod timing;
 
 use std::sync::Arc;
@@ -26,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
 
-use self::peer::{Confirmation, EXCHANGE_BYTES, Exchange, PEER_BYTES, Peers, Running, State};
-use self::timing::{Resend, Timing};
+use self::peer::{EXCHANGE_BYTES, Exchange, PEER_BYTES, Peers, Running, State};
+use self::timing::Timing;
 use super::config::CoapConfig;
 use super::counters::CoapCounters;
 use super::datagram::{Endpoint, Transmit};
@@ -36,6 +38,7 @@ use super::random::Random;
 use super::response::Response;
 
 pub(super) use self::peer::ExchangeId;
+pub(super) use self::room::{Need, NoRoom};
 
 /// Room reserved for the answer of a running call: a block of 1,024 bytes and all options around it.
 const ANSWER_BYTES_MAX: usize = 1152;
@@ -52,35 +55,6 @@ pub(super) enum Recall {
     Repeated(Option<Transmit>),
     /// Another request with its message id is still running.
     Occupied,
-}
-
-/// Why there is no room for another exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoRoom {
-    /// Of all peers.
-    #[error("too many calls are running")]
-    Calls,
-    /// Of this peer.
-    #[error("too many of your calls are running or unacknowledged")]
-    CallsOfPeer,
-    /// Of all peers.
-    #[error("too many payloads are being worked on")]
-    Payloads,
-    /// Of all peers.
-    #[error("too many requests to remember")]
-    Exchanges,
-    /// Of this peer.
-    #[error("too many of your requests to remember")]
-    ExchangesOfPeer,
-}
-
-/// What a new request is going to need.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Need {
-    /// An answer to remember, nothing more.
-    Answer,
-    /// A call with a payload of this many bytes.
-    Call { payload_bytes: usize },
 }
 
 /// All exchanges of a door.
@@ -139,70 +113,12 @@ impl Exchanges {
         }
         let again: Option<Arc<[u8]>> = match &exchange.state {
             State::Running(_) => None,
-            State::Acknowledged(_) | State::Concluded => {
-                Some(empty(MessageType::Acknowledgement, message.id).into())
-            }
+            State::Acknowledged(_) | State::Concluded => Some(empty(MessageType::Acknowledgement, message.id).into()),
             State::Answered(datagram) => Some(Arc::clone(datagram)),
         };
         // A repeated non-confirmable request is ignored (RFC 7252, section 4.5).
         let again = again.filter(|_| message.confirmable && exchange.confirmable);
         Recall::Repeated(again.map(|bytes| Transmit { to: *from, bytes }))
-    }
-
-    /// Whether a new exchange with this message fits.
-    pub(super) fn vacancy(
-        &mut self,
-        from: &Endpoint,
-        message: &Message,
-        need: Need,
-        now: Instant,
-    ) -> Result<(), NoRoom> {
-        let fits = self.fits(from, message, need);
-        if matches!(fits, Err(NoRoom::Exchanges | NoRoom::ExchangesOfPeer)) {
-            self.forget_expired(now);
-            return self.fits(from, message, need);
-        }
-        fits
-    }
-
-    fn fits(&self, from: &Endpoint, message: &Message, need: Need) -> Result<(), NoRoom> {
-        let config = &self.config;
-        let peer = self
-            .peers
-            .number(from)
-            .and_then(|number| self.peers.get(number));
-        let bytes = EXCHANGE_BYTES + ANSWER_BYTES_MAX + if peer.is_none() { PEER_BYTES } else { 0 };
-        // A message id that is used again takes the place it had.
-        let place = usize::from(!peer.is_some_and(|peer| peer.exchanges.contains_key(&message.id)));
-        if self.count + place > config.exchanges_max
-            || self.bytes + bytes > config.exchange_bytes_max
-            || (peer.is_none() && self.peers.len() >= config.peers_max)
-        {
-            return Err(NoRoom::Exchanges);
-        }
-        let peer_is_full = peer.is_some_and(|peer| {
-            peer.exchanges.len() + place > config.exchanges_per_peer_max
-                || peer.bytes + bytes > config.exchange_bytes_per_peer_max
-        });
-        if peer_is_full {
-            return Err(NoRoom::ExchangesOfPeer);
-        }
-        let Need::Call { payload_bytes } = need else {
-            return Ok(());
-        };
-        let open = peer.map_or(0, |peer| peer.calls + peer.confirmations.len());
-        if open >= config.calls_in_flight_per_peer_max {
-            return Err(NoRoom::CallsOfPeer);
-        }
-        if self.calls >= config.calls_in_flight_max {
-            return Err(NoRoom::Calls);
-        }
-        if payload_bytes > 0
-            && self.payload_bytes + payload_bytes > config.payload_bytes_in_flight_max
-        {
-            return Err(NoRoom::Payloads);
-        }
-        Ok(())
     }
 
     /// Notes a request whose call begins now. [`Self::vacancy`] has to have said that it fits.
@@ -273,18 +189,10 @@ impl Exchanges {
     }
 
     /// Ends a running exchange: its answer is `response`, or nothing if the peer wants to hear nothing.
-    pub(super) fn finish(
-        &mut self,
-        id: ExchangeId,
-        response: Option<&Response>,
-        now: Instant,
-    ) -> Option<Transmit> {
+    pub(super) fn finish(&mut self, id: ExchangeId, response: Option<&Response>, now: Instant) -> Option<Transmit> {
         let can_confirm = self.confirmations < self.config.confirmations_max;
         let peer = self.peers.get_mut(id.peer)?;
-        let exchange = peer
-            .exchanges
-            .get_mut(&id.message_id)
-            .filter(|exchange| exchange.serial == id.serial)?;
+        let exchange = peer.exchanges.get_mut(&id.message_id).filter(|exchange| exchange.serial == id.serial)?;
         let running = exchange.state.running()?;
         let separate = matches!(exchange.state, State::Acknowledged(_));
         let kind = match (exchange.confirmable, separate) {
@@ -316,26 +224,11 @@ impl Exchanges {
         self.bytes = self.bytes - before + after;
         self.calls -= 1;
         self.payload_bytes -= running.payload_bytes;
-        let transmit = Transmit {
-            to: peer.endpoint,
-            bytes: bytes?,
-        };
+        let transmit = Transmit { to: peer.endpoint, bytes: bytes? };
         if kind == MessageType::Confirmable {
             self.expect_acknowledgement(id.peer, message_id, &transmit.bytes, now);
         }
         Some(transmit)
-    }
-
-    /// The peer has our message, or wants no more of it: it is not sent again.
-    pub(super) fn confirmed(&mut self, from: &Endpoint, message_id: u16) -> bool {
-        let Some(number) = self.peers.number(from) else {
-            return false;
-        };
-        let found = self.take_confirmation(number, message_id).is_some();
-        if found {
-            self.release(number);
-        }
-        found
     }
 
     /// Does what is due, and gives what is to be sent.
@@ -354,126 +247,18 @@ impl Exchanges {
         self.timing.next_deadline()
     }
 
-    fn acknowledge(&mut self, id: ExchangeId) -> Option<Transmit> {
-        let peer = self.peers.get_mut(id.peer)?;
-        let exchange = peer.exchanges.get_mut(&id.message_id)?;
-        let State::Running(running) = exchange.state else {
-            return None;
-        };
-        if exchange.serial != id.serial {
-            return None;
-        }
-        exchange.state = State::Acknowledged(running);
-        self.counters.acknowledged_early.add();
-        Some(Transmit {
-            to: peer.endpoint,
-            bytes: empty(MessageType::Acknowledgement, id.message_id).into(),
-        })
-    }
-
-    fn retransmit(&mut self, resend: Resend, now: Instant) -> Option<Transmit> {
-        let peer = self.peers.get_mut(resend.peer)?;
-        let confirmation = peer
-            .confirmations
-            .iter_mut()
-            .find(|confirmation| confirmation.message_id == resend.message_id)?;
-        if confirmation.retransmissions != resend.retransmissions {
-            return None;
-        }
-        if confirmation.retransmissions >= self.config.retransmissions_max {
-            self.counters.unacknowledged.add();
-            self.take_confirmation(resend.peer, resend.message_id);
-            self.release(resend.peer);
-            return None;
-        }
-        confirmation.retransmissions += 1;
-        confirmation.wait *= 2;
-        self.counters.retransmitted.add();
-        self.timing.resend(Resend {
-            due: now + confirmation.wait,
-            retransmissions: confirmation.retransmissions,
-            ..resend
-        });
-        Some(Transmit {
-            to: peer.endpoint,
-            bytes: Arc::clone(&confirmation.datagram),
-        })
-    }
-
-    fn expect_acknowledgement(
-        &mut self,
-        number: u32,
-        message_id: u16,
-        datagram: &Arc<[u8]>,
-        now: Instant,
-    ) {
-        let spread = self.config.acknowledgement_random_factor - 1.0;
-        let wait = self
-            .config
-            .acknowledgement_timeout
-            .mul_f64(1.0 + spread.max(0.0) * self.random.fraction());
-        let Some(peer) = self.peers.get_mut(number) else {
-            return;
-        };
-        peer.confirmations.push(Confirmation {
-            message_id,
-            datagram: Arc::clone(datagram),
-            retransmissions: 0,
-            wait,
-        });
-        peer.bytes += datagram.len();
-        self.bytes += datagram.len();
-        self.confirmations += 1;
-        self.timing.resend(Resend {
-            due: now + wait,
-            peer: number,
-            message_id,
-            retransmissions: 0,
-        });
-    }
-
-    fn take_confirmation(&mut self, number: u32, message_id: u16) -> Option<Confirmation> {
-        let peer = self.peers.get_mut(number)?;
-        let at = peer
-            .confirmations
-            .iter()
-            .position(|confirmation| confirmation.message_id == message_id)?;
-        let confirmation = peer.confirmations.swap_remove(at);
-        peer.bytes -= confirmation.datagram.len();
-        self.bytes -= confirmation.datagram.len();
-        self.confirmations -= 1;
-        Some(confirmation)
-    }
-
-    fn insert(
-        &mut self,
-        from: &Endpoint,
-        message: &Message,
-        state: State,
-        now: Instant,
-    ) -> ExchangeId {
+    fn insert(&mut self, from: &Endpoint, message: &Message, state: State, now: Instant) -> ExchangeId {
         let number = self.peers.number(from).unwrap_or_else(|| {
             self.bytes += PEER_BYTES;
             self.peers.insert(*from, self.random.message_id())
         });
         self.serial = self.serial.wrapping_add(1);
-        let id = ExchangeId {
-            peer: number,
-            message_id: message.id,
-            serial: self.serial,
-        };
-        let exchange = Exchange {
-            serial: id.serial,
-            token: message.token,
-            confirmable: message.confirmable,
-            state,
-        };
+        let id = ExchangeId { peer: number, message_id: message.id, serial: self.serial };
+        let exchange = Exchange { serial: id.serial, token: message.token, confirmable: message.confirmable, state };
         let bytes = EXCHANGE_BYTES + exchange.state.bytes();
         if let Some(peer) = self.peers.get_mut(number) {
             let replaced = peer.exchanges.insert(message.id, exchange);
-            let freed = replaced
-                .as_ref()
-                .map_or(0, |old| EXCHANGE_BYTES + old.state.bytes());
+            let freed = replaced.as_ref().map_or(0, |old| EXCHANGE_BYTES + old.state.bytes());
             peer.bytes = peer.bytes + bytes - freed;
             self.bytes = self.bytes + bytes - freed;
             self.count += usize::from(replaced.is_none());
@@ -483,11 +268,7 @@ impl Exchanges {
     }
 
     fn lifetime(&self, confirmable: bool) -> Duration {
-        if confirmable {
-            self.config.confirmable_lifetime
-        } else {
-            self.config.non_confirmable_lifetime
-        }
+        if confirmable { self.config.confirmable_lifetime } else { self.config.non_confirmable_lifetime }
     }
 
     fn forget_expired(&mut self, now: Instant) {
@@ -510,7 +291,7 @@ impl Exchanges {
                 continue;
             }
             let bytes = EXCHANGE_BYTES + exchange.state.bytes();
-            peer.exchanges.remove(&id.message_id);
+            peer.forget(id.message_id);
             peer.bytes -= bytes;
             self.bytes -= bytes;
             self.count -= 1;

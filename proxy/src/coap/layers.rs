@@ -51,7 +51,7 @@ pub(super) struct Pending {
     /// The last block of the request, to be named in the answer.
     block1: Option<Block>,
     /// The block of the answer that is asked for.
-    block2: Option<Block>,
+    pub(super) block2: Option<Block>,
 }
 
 /// The state of a door.
@@ -140,20 +140,8 @@ impl Layers {
     }
 
     /// A call has ended: its response, cut to what a datagram holds.
-    pub(super) fn answered(
-        &mut self,
-        pending: Pending,
-        response: Response,
-        now: Instant,
-    ) -> Option<Transmit> {
-        let Pending {
-            exchange,
-            key,
-            unwanted,
-            block1,
-            block2,
-            ..
-        } = pending;
+    pub(super) fn answered(&mut self, pending: Pending, response: Response, now: Instant) -> Option<Transmit> {
+        let Pending { exchange, key, unwanted, block1, block2, .. } = pending;
         if unwanted.covers(&response) {
             return self.exchanges.finish(exchange, None, now);
         }
@@ -176,30 +164,17 @@ impl Layers {
 
     /// When [`Self::tick`] has to be called next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [
-            self.exchanges.next_deadline(),
-            self.uploads.next_deadline(),
-            self.downloads.next_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.exchanges.next_deadline(), self.uploads.next_deadline(), self.downloads.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A new request that nothing speaks against: refuses it for want of room, or takes its payload in.
-    fn admit(
-        &mut self,
-        from: &Endpoint,
-        mut message: Message,
-        inquiry: Inquiry,
-        now: Instant,
-    ) -> Reaction {
+    fn admit(&mut self, from: &Endpoint, mut message: Message, inquiry: Inquiry, now: Instant) -> Reaction {
         let options = &inquiry.options;
         let (block1, block2) = (options.block1, options.block2);
-        let key = Key {
-            peer: *from,
-            request: option::cache_key(message.method, &message.packet),
-        };
+        let key = Key { peer: *from, request: option::cache_key(message.method, &message.packet) };
         let payload = Bytes::from(std::mem::take(&mut message.packet.payload));
         let arrival = Arrival { from, message: &message, unwanted: options.unwanted, now };
         if let Some(block) = block2.filter(|block| block.number > 0) {
@@ -208,12 +183,8 @@ impl Layers {
         }
         let need = match block1 {
             Some(block) if block.more => Need::Answer,
-            Some(block) => Need::Call {
-                payload_bytes: self.uploads.whole_bytes(&key, &block, &payload),
-            },
-            None => Need::Call {
-                payload_bytes: payload.len(),
-            },
+            Some(block) => Need::Call { payload_bytes: self.uploads.whole_bytes(&key, &block, &payload) },
+            None => Need::Call { payload_bytes: payload.len() },
         };
         if let Err(no_room) = self.exchanges.vacancy(from, &message, need, now) {
             return self.no_room(&arrival, no_room);
@@ -256,17 +227,11 @@ impl Layers {
         match self.uploads.take(key, block, size1, bytes, arrival.now) {
             Ok(Progress::Whole(payload)) => Ok(payload),
             Ok(Progress::Next) => {
-                let response = Response {
-                    block1: Some(block),
-                    ..Response::new(ResponseType::Continue)
-                };
+                let response = Response { block1: Some(block), ..Response::new(ResponseType::Continue) };
                 Err(self.answer(arrival, &response))
             }
             Err(Refused::Because(response)) => {
-                let response = Response {
-                    block1: Some(block),
-                    ..*response
-                };
+                let response = Response { block1: Some(block), ..*response };
                 Err(self.refuse(arrival, response))
             }
             Err(Refused::NoRoom) => Err(self.overloaded(arrival, "too many payloads on their way in")),

@@ -129,11 +129,7 @@ pub(super) fn read(datagram: &[u8], options_max: usize) -> Received {
     let kind = first >> 4 & 0b11;
     let confirmable = kind == 0;
     let rejected = |error| {
-        if confirmable {
-            Received::Malformed(id, error)
-        } else {
-            Received::Ignored(error)
-        }
+        if confirmable { Received::Malformed(id, error) } else { Received::Ignored(error) }
     };
     if let Err(error) = check(datagram, options_max) {
         return rejected(error);
@@ -146,13 +142,9 @@ pub(super) fn read(datagram: &[u8], options_max: usize) -> Received {
         (_, code) if code >> 5 != 0 => rejected(FormatError::Code),
         (_, method) => match Packet::from_bytes(datagram) {
             Err(_) => rejected(FormatError::Codec),
-            Ok(packet) => Received::Request(Message {
-                confirmable,
-                id,
-                token: Token::new(packet.get_token()),
-                method,
-                packet,
-            }),
+            Ok(packet) => {
+                Received::Request(Message { confirmable, id, token: Token::new(packet.get_token()), method, packet })
+            }
         },
     }
 }
@@ -165,24 +157,14 @@ fn check(datagram: &[u8], options_max: usize) -> Result<(), FormatError> {
         return Err(FormatError::TokenLength);
     }
     if datagram[1] == 0 {
-        return if datagram.len() == 4 {
-            Ok(())
-        } else {
-            Err(FormatError::NotEmpty)
-        };
+        return if datagram.len() == 4 { Ok(()) } else { Err(FormatError::NotEmpty) };
     }
-    let mut rest = datagram
-        .get(4 + token_length..)
-        .ok_or(FormatError::Truncated)?;
+    let mut rest = datagram.get(4 + token_length..).ok_or(FormatError::Truncated)?;
     let mut number = 0_u32;
     let mut count = 0;
     while let Some((&head, after)) = rest.split_first() {
         if head == 0xff {
-            return if after.is_empty() {
-                Err(FormatError::EmptyPayload)
-            } else {
-                Ok(())
-            };
+            return if after.is_empty() { Err(FormatError::EmptyPayload) } else { Ok(()) };
         }
         let (delta, after) = extended(head >> 4, after, FormatError::OptionNumber)?;
         let (length, after) = extended(head & 0x0f, after, FormatError::OptionLength)?;
@@ -194,9 +176,7 @@ fn check(datagram: &[u8], options_max: usize) -> Result<(), FormatError> {
         if count > options_max {
             return Err(FormatError::OptionCount);
         }
-        rest = after
-            .get(length as usize..)
-            .ok_or(FormatError::Truncated)?;
+        rest = after.get(length as usize..).ok_or(FormatError::Truncated)?;
     }
     Ok(())
 }
@@ -205,9 +185,7 @@ fn check(datagram: &[u8], options_max: usize) -> Result<(), FormatError> {
 fn extended(nibble: u8, rest: &[u8], reserved: FormatError) -> Result<(u32, &[u8]), FormatError> {
     match (nibble, rest) {
         (15, _) => Err(reserved),
-        (14, [high, low, rest @ ..]) => {
-            Ok((u32::from(u16::from_be_bytes([*high, *low])) + 269, rest))
-        }
+        (14, [high, low, rest @ ..]) => Ok((u32::from(u16::from_be_bytes([*high, *low])) + 269, rest)),
         (13, [low, rest @ ..]) => Ok((u32::from(*low) + 13, rest)),
         (13 | 14, _) => Err(FormatError::Truncated),
         (value, rest) => Ok((u32::from(value), rest)),

@@ -35,10 +35,7 @@ impl Unwanted {
     /// Whether a response stays unsent. 2.31 (Continue) never does: the upload could not go on.
     pub(super) fn covers(self, response: &Response) -> bool {
         response.code != ResponseType::Continue
-            && response
-                .class()
-                .checked_sub(1)
-                .is_some_and(|bit| self.0 >> bit & 1 == 1)
+            && response.class().checked_sub(1).is_some_and(|bit| self.0 >> bit & 1 == 1)
     }
 }
 
@@ -51,18 +48,11 @@ struct Rule {
 }
 
 const fn once(number: u16, shortest: usize, longest: usize) -> Rule {
-    Rule {
-        number,
-        repeatable: false,
-        length: (shortest, longest),
-    }
+    Rule { number, repeatable: false, length: (shortest, longest) }
 }
 
 const fn repeatable(number: u16, shortest: usize, longest: usize) -> Rule {
-    Rule {
-        repeatable: true,
-        ..once(number, shortest, longest)
-    }
+    Rule { repeatable: true, ..once(number, shortest, longest) }
 }
 
 const IF_MATCH: u16 = 1;
@@ -117,9 +107,7 @@ pub(super) fn read(packet: &Packet) -> Result<RequestOptions, Refusal> {
         path.push(segment.to_owned());
     }
     let precondition_fails = value(packet, IF_NONE_MATCH).is_some()
-        || packet
-            .get_option(CoapOption::IfMatch)
-            .is_some_and(|tags| tags.iter().all(|tag| !tag.is_empty()));
+        || packet.get_option(CoapOption::IfMatch).is_some_and(|tags| tags.iter().all(|tag| !tag.is_empty()));
     Ok(RequestOptions {
         path,
         content_format: short(packet, CONTENT_FORMAT),
@@ -146,18 +134,14 @@ fn understood<'a>(number: u16, values: impl ExactSizeIterator<Item = &'a [u8]>) 
     rule(number).is_some_and(|rule| {
         let (shortest, longest) = rule.length;
         let mut values = values;
-        (rule.repeatable || values.len() == 1)
-            && values.all(|value| (shortest..=longest).contains(&value.len()))
+        (rule.repeatable || values.len() == 1) && values.all(|value| (shortest..=longest).contains(&value.len()))
     })
 }
 
 /// 4.02, naming the number; silence if the request was not confirmable.
 fn bad_option(number: u16) -> Refusal {
     let text = format!("option {number} is not understood");
-    Refusal {
-        response: Response::error(ResponseType::BadOption, text),
-        silent_if_not_confirmable: true,
-    }
+    Refusal { response: Response::error(ResponseType::BadOption, text), silent_if_not_confirmable: true }
 }
 
 /// The first value of an option, if its length is right. Of a repeated elective option the rest is ignored; of a
@@ -172,9 +156,7 @@ fn value(packet: &Packet, number: u16) -> Option<&[u8]> {
 
 /// An unsigned integer of up to four bytes.
 fn number_of(value: &[u8]) -> u32 {
-    value
-        .iter()
-        .fold(0, |number, byte| (number << 8) | u32::from(*byte))
+    value.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte))
 }
 
 /// An unsigned integer of up to two bytes.

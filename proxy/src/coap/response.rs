@@ -36,10 +36,7 @@ pub(super) struct Refusal {
 
 impl From<Response> for Refusal {
     fn from(response: Response) -> Self {
-        Self {
-            response,
-            silent_if_not_confirmable: false,
-        }
+        Self { response, silent_if_not_confirmable: false }
     }
 }
 
@@ -61,11 +58,7 @@ impl Response {
 
     /// An error: its diagnostic as payload, and not for caches.
     pub(super) fn error(code: ResponseType, diagnostic: impl Into<String>) -> Self {
-        Self {
-            max_age_s: Some(0),
-            payload: Bytes::from(diagnostic.into()),
-            ..Self::new(code)
-        }
+        Self { max_age_s: Some(0), payload: Bytes::from(diagnostic.into()), ..Self::new(code) }
     }
 
     /// The class of the code: 2, 4 or 5.
@@ -84,10 +77,7 @@ impl Response {
             packet.add_option(CoapOption::ETag, etag.to_vec());
         }
         let numbers = [
-            (
-                CoapOption::ContentFormat,
-                self.content_format.map(u32::from),
-            ),
+            (CoapOption::ContentFormat, self.content_format.map(u32::from)),
             (CoapOption::MaxAge, self.max_age_s),
             (CoapOption::Size1, self.size1),
             (CoapOption::Size2, self.size2),
@@ -97,10 +87,7 @@ impl Response {
                 packet.add_option(option, shortest(value));
             }
         }
-        let blocks = [
-            (CoapOption::Block1, self.block1),
-            (CoapOption::Block2, self.block2),
-        ];
+        let blocks = [(CoapOption::Block1, self.block1), (CoapOption::Block2, self.block2)];
         for (option, block) in blocks {
             if let Some(block) = block {
                 packet.add_option(option, block.encode());

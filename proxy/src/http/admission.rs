@@ -66,11 +66,7 @@ impl Admission {
         }
         held.calls += 1;
         held.by_peer.insert(peer, of_peer + 1);
-        Ok(Place {
-            admission: Arc::clone(self),
-            peer,
-            body_bytes: 0,
-        })
+        Ok(Place { admission: Arc::clone(self), peer, body_bytes: 0 })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -39,16 +39,10 @@ pub(super) async fn read(
     if announced > bytes_max as u64 {
         return Err(BodyError::TooLarge(bytes_max));
     }
-    tokio::time::timeout(time_max, collect(body, place, bytes_max))
-        .await
-        .unwrap_or(Err(BodyError::TooSlow))
+    tokio::time::timeout(time_max, collect(body, place, bytes_max)).await.unwrap_or(Err(BodyError::TooSlow))
 }
 
-async fn collect(
-    mut body: Incoming,
-    place: &mut Place,
-    bytes_max: usize,
-) -> Result<Bytes, BodyError> {
+async fn collect(mut body: Incoming, place: &mut Place, bytes_max: usize) -> Result<Bytes, BodyError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -83,10 +77,7 @@ pub(super) struct AnswerBody {
 
 impl AnswerBody {
     pub(super) fn new(bytes: Bytes, place: Option<Place>) -> Self {
-        Self {
-            bytes,
-            _place: place,
-        }
+        Self { bytes, _place: place }
     }
 
     /// What has not been handed on.
@@ -99,10 +90,7 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let bytes = std::mem::take(&mut self.bytes);
         Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
     }

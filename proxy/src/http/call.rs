@@ -74,34 +74,19 @@ async fn call<S: Service>(
         return Err(Refusal::Method);
     }
     shared.service.find(&application, function.as_deref())?;
-    let mut place = shared
-        .admission
-        .admit(peer)
-        .map_err(|no_room| overloaded(no_room, &shared.config))?;
+    let mut place = shared.admission.admit(peer).map_err(|no_room| overloaded(no_room, &shared.config))?;
     let content_format = request
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(content_format::number);
     let payload_bytes_max = shared.service.payload_bytes_max();
-    let payload = body::read(
-        request.into_body(),
-        &mut place,
-        payload_bytes_max,
-        shared.config.body_time_max,
-    )
-    .await
-    .map_err(|error| not_taken(error, &shared.config))?;
+    let payload = body::read(request.into_body(), &mut place, payload_bytes_max, shared.config.body_time_max)
+        .await
+        .map_err(|error| not_taken(error, &shared.config))?;
     let answer = shared
         .service
-        .call(sandbar_runtime::Request {
-            application,
-            function,
-            payload,
-            content_format,
-            timeout: None,
-            trace: false,
-        })
+        .call(sandbar_runtime::Request { application, function, payload, content_format, timeout: None, trace: false })
         .await;
     place.release_body();
     Ok((answer, place))
@@ -119,10 +104,7 @@ fn target(path: &str) -> Result<(String, Option<String>), Box<Answer>> {
     let mut names = names.into_iter();
     match (names.next(), names.next(), names.next()) {
         (Some(application), function, None) => Ok((application, function)),
-        _ => Err(Box::new(Answer::refused(
-            Outcome::NotFound,
-            "no such path",
-        ))),
+        _ => Err(Box::new(Answer::refused(Outcome::NotFound, "no such path"))),
     }
 }
 
@@ -139,10 +121,9 @@ fn not_taken(error: BodyError, config: &HttpConfig) -> Refusal {
         BodyError::TooSlow => return Refusal::TooSlow,
         BodyError::NoRoom(no_room) => overloaded(no_room, config),
         BodyError::Broken(_) => Box::new(Answer::refused(Outcome::BadRequest, text)),
-        BodyError::TooLarge(bytes_max) => Box::new(Answer {
-            payload_bytes_max: Some(bytes_max),
-            ..Answer::refused(Outcome::TooLarge, text)
-        }),
+        BodyError::TooLarge(bytes_max) => {
+            Box::new(Answer { payload_bytes_max: Some(bytes_max), ..Answer::refused(Outcome::TooLarge, text) })
+        }
     };
     Refusal::Body(answer)
 }

@@ -1,5 +1,7 @@
 //! Payloads larger than a datagram, in both directions.
 
+use std::time::Duration;
+
 use coap_lite::{CoapOption, RequestType};
 use sandbar_proxy::coap::{CoapConfig, TransferLimits};
 
@@ -78,9 +80,7 @@ async fn a_gap_is_refused_and_nothing_runs() {
 async fn an_upload_begun_again_has_no_old_tail() {
     let door = Door::open(CoapConfig::default());
     let mut client = door.client().await;
-    let part = |byte, number, more| {
-        with(request(RequestType::Put, "/test", &[byte; 64]), 27, &block(number, more, 2))
-    };
+    let part = |byte, number, more| with(request(RequestType::Put, "/test", &[byte; 64]), 27, &block(number, more, 2));
     for number in 0..4 {
         client.ask(part(1, number, true)).await;
     }
@@ -144,26 +144,38 @@ async fn blocks_of_an_answer_that_is_not_kept_are_refused() {
     door.close().await;
 }
 
-#[tokio::test]
-async fn abandoned_uploads_give_way() {
-    let limits = TransferLimits {
-        transfers_max: 50,
-        yields_after: std::time::Duration::from_secs(2),
-        ..TransferLimits::default()
-    };
-    let door = Door::open(CoapConfig {
-        uploads: limits,
-        ..CoapConfig::default()
-    });
+/// Begins one upload from each of 60 peers at a door that has room for 50, and gives the codes.
+async fn begin_many(door: &Door) -> Vec<String> {
     let mut codes = Vec::new();
     for _ in 0..60 {
         let mut client = door.client().await;
         let packet = with(request(RequestType::Put, "/test", &[0; 16]), 27, &block(0, true, 0));
         codes.push(code(&client.ask(packet).await));
     }
+    codes
+}
+
+fn room_for_fifty(yields_after: Duration) -> CoapConfig {
+    CoapConfig {
+        uploads: TransferLimits { transfers_max: 50, yields_after, ..TransferLimits::default() },
+        ..CoapConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn uploads_without_room_are_refused() {
+    let door = Door::open(room_for_fifty(Duration::from_secs(3600)));
+    let codes = begin_many(&door).await;
     assert!(codes[..50].iter().all(|code| code == "2.31"), "{codes:?}");
     assert!(codes[50..].iter().all(|code| code == "5.03"), "{codes:?}");
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn abandoned_uploads_give_way() {
+    let door = Door::open(room_for_fifty(Duration::ZERO));
+    let codes = begin_many(&door).await;
+    assert!(codes.iter().all(|code| code == "2.31"), "{codes:?}");
     let mut client = door.client().await;
     let answer = client.upload("/test", &[7; 40], 0).await;
     assert_eq!((code(&answer), answer.payload), ("2.04".into(), vec![7; 40]));

@@ -37,13 +37,7 @@ impl Door {
         let serving = tokio::spawn(door.serve(async {
             stopped.await.ok();
         }));
-        Self {
-            address,
-            echo,
-            counters,
-            stop,
-            serving,
-        }
+        Self { address, echo, counters, stop, serving }
     }
 
     pub(crate) async fn close(self) {
@@ -117,17 +111,11 @@ pub(crate) fn uint(packet: &Packet, option: CoapOption) -> Option<u32> {
 
 impl Client {
     pub(crate) async fn to(door: SocketAddr) -> Self {
-        let local: SocketAddr = if door.is_ipv4() {
-            ([127, 0, 0, 1], 0).into()
-        } else {
-            (std::net::Ipv6Addr::LOCALHOST, 0).into()
-        };
+        let local: SocketAddr =
+            if door.is_ipv4() { ([127, 0, 0, 1], 0).into() } else { (std::net::Ipv6Addr::LOCALHOST, 0).into() };
         let socket = UdpSocket::bind(local).await.unwrap();
         socket.connect(door).await.unwrap();
-        Self {
-            socket,
-            sent: 1000,
-        }
+        Self { socket, sent: 1000 }
     }
 
     pub(crate) async fn send_bytes(&self, bytes: &[u8]) {
@@ -140,12 +128,17 @@ impl Client {
 
     pub(crate) async fn receive_bytes(&self) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
-        let length = tokio::time::timeout(PATIENCE, self.socket.recv(&mut buffer))
-            .await
-            .expect("an answer")
-            .unwrap();
+        let length = tokio::time::timeout(PATIENCE, self.socket.recv(&mut buffer)).await.expect("an answer").unwrap();
         buffer.truncate(length);
         buffer
+    }
+
+    /// The next datagram, if one comes in time.
+    pub(crate) async fn receive_within(&self, wait: Duration) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 2048];
+        let length = tokio::time::timeout(wait, self.socket.recv(&mut buffer)).await.ok()?.ok()?;
+        buffer.truncate(length);
+        Some(buffer)
     }
 
     pub(crate) async fn receive(&self) -> Packet {

@@ -34,10 +34,9 @@ impl Service for Echo {
             return Err(Box::new(Answer::refused(Outcome::NotFound, text)));
         }
         match function {
-            Some(function) if !FUNCTIONS.contains(&function) => Err(Box::new(Answer::refused(
-                Outcome::NotFound,
-                "no such function",
-            ))),
+            Some(function) if !FUNCTIONS.contains(&function) => {
+                Err(Box::new(Answer::refused(Outcome::NotFound, "no such function")))
+            }
             _ => Ok(()),
         }
     }
@@ -48,10 +47,7 @@ impl Service for Echo {
             let text = String::from_utf8_lossy(&request.payload);
             text.trim().parse::<u64>().unwrap_or(0)
         };
-        let mut answer = Answer {
-            call: Some(CallId(run)),
-            ..Answer::refused(Outcome::Done, "")
-        };
+        let mut answer = Answer { call: Some(CallId(run)), ..Answer::refused(Outcome::Done, "") };
         match request.function.as_deref() {
             Some("sleep") => tokio::time::sleep(Duration::from_millis(number())).await,
             Some("big") => {
@@ -82,16 +78,11 @@ impl Service for Echo {
     }
 
     fn applications(&self) -> Vec<ServedApplication> {
-        vec![ServedApplication {
-            name: "test".to_owned(),
-            functions: FUNCTIONS.map(str::to_owned).to_vec(),
-        }]
+        vec![ServedApplication { name: "test".to_owned(), functions: FUNCTIONS.map(str::to_owned).to_vec() }]
     }
 }
 
 /// Bytes that differ from block to block.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|at| u8::try_from((at ^ at >> 8 ^ at >> 16) & 0xff).unwrap())
-        .collect()
+    (0..length).map(|at| u8::try_from((at ^ at >> 8 ^ at >> 16) & 0xff).unwrap()).collect()
 }

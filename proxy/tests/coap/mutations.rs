@@ -7,22 +7,7 @@ use coap_lite::RequestType;
 use sandbar_proxy::coap::CoapConfig;
 
 use crate::client::{Door, block, code, request, with};
-
-/// Draws that are the same in every run.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % bound
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap()
-    }
-}
+use crate::draw::Draw;
 
 fn seeds() -> Vec<Vec<u8>> {
     let post = request(RequestType::Post, "/test/echo", b"payload");
@@ -36,10 +21,7 @@ fn seeds() -> Vec<Vec<u8>> {
         with(request(RequestType::Get, "/.well-known/core", b""), 15, b"rt=*"),
         request(RequestType::Post, "/test/big", b"5000"),
     ];
-    packets
-        .iter()
-        .map(|packet| packet.to_bytes_unlimited().unwrap())
-        .collect()
+    packets.iter().map(|packet| packet.to_bytes_unlimited().unwrap()).collect()
 }
 
 fn mutated(draw: &mut Draw, seeds: &[Vec<u8>]) -> Vec<u8> {

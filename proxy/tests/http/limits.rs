@@ -41,10 +41,7 @@ async fn too_large_a_payload_is_refused_while_it_streams() {
 
 #[tokio::test]
 async fn bodies_of_all_requests_together_are_bounded() {
-    let door = Door::open(HttpConfig {
-        body_bytes_in_flight_max: 1000,
-        ..HttpConfig::default()
-    });
+    let door = Door::open(HttpConfig { body_bytes_in_flight_max: 1000, ..HttpConfig::default() });
     let mut first = door.connect().await;
     first.send(b"POST /test HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n").await;
     first.send(&[b'x'; 899]).await;
@@ -93,10 +90,7 @@ async fn large_heads_are_refused() {
 
 #[tokio::test]
 async fn calls_are_bounded_per_client() {
-    let door = Door::open(HttpConfig {
-        calls_in_flight_per_peer_max: 2,
-        ..HttpConfig::default()
-    });
+    let door = Door::open(HttpConfig { calls_in_flight_per_peer_max: 2, ..HttpConfig::default() });
     let mut running = Vec::new();
     for _ in 0..2 {
         let mut connection = door.connect().await;
@@ -119,10 +113,7 @@ async fn calls_are_bounded_per_client() {
 
 #[tokio::test]
 async fn connections_are_bounded() {
-    let door = Door::open(HttpConfig {
-        connections_max: 2,
-        ..HttpConfig::default()
-    });
+    let door = Door::open(HttpConfig { connections_max: 2, ..HttpConfig::default() });
     let mut open = Vec::new();
     for _ in 0..2 {
         let mut connection = door.connect().await;
@@ -140,10 +131,7 @@ async fn connections_are_bounded() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_frees_its_place() {
-    let door = Door::open(HttpConfig {
-        calls_in_flight_max: 1,
-        ..HttpConfig::default()
-    });
+    let door = Door::open(HttpConfig { calls_in_flight_max: 1, ..HttpConfig::default() });
     let mut gone = door.connect().await;
     gone.send_request("POST", "/test/sleep", "", b"60000").await;
     while door.echo.runs() < 1 {

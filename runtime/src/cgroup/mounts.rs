@@ -75,9 +75,10 @@ pub(super) fn locate(mountinfo: &str, own_groups: &str, known: &str) -> Result<V
     }
     // On v2 every group can be frozen and killed. A host without any freezer is served too, see `kill`.
     if trees.iter().all(|(_, tree)| tree.version == Version::V1)
-        && let Ok(Some((mount, base))) = find(Controller::Freezer, &mounts, own_groups) {
-            add(Controller::Freezer, mount, base, &mut trees);
-        }
+        && let Ok(Some((mount, base))) = find(Controller::Freezer, &mounts, own_groups)
+    {
+        add(Controller::Freezer, mount, base, &mut trees);
+    }
     Ok(trees.into_iter().map(|(_, tree)| tree).collect())
 }
 

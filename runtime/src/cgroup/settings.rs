@@ -81,9 +81,10 @@ pub(super) fn hand_down(group: &Group, controllers: &[Controller]) -> Result<(),
     }
     let written = group.write("cgroup.subtree_control", &missing.join(" "));
     if let Err(CgroupError::Write { source, .. }) = &written
-        && source.raw_os_error() == Some(libc::EBUSY) {
-            return Err(CgroupError::HoldsProcesses { path: group.path().to_owned() });
-        }
+        && source.raw_os_error() == Some(libc::EBUSY)
+    {
+        return Err(CgroupError::HoldsProcesses { path: group.path().to_owned() });
+    }
     written
 }
 

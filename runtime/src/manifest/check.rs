@@ -148,7 +148,13 @@ fn function(
 fn checked_content_format(number: &At<i64>, problems: &mut Problems<'_>) -> Option<u16> {
     let checked = u16::try_from(number.value).ok();
     if checked.is_none() {
-        problems.at(&number.span, format_args!("content_format = {} is not a number of the CoAP Content-Formats registry, 0 to 65535", number.value));
+        problems.at(
+            &number.span,
+            format_args!(
+                "content_format = {} is not a number of the CoAP Content-Formats registry, 0 to 65535",
+                number.value
+            ),
+        );
     }
     checked
 }

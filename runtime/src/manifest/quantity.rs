@@ -48,8 +48,11 @@ fn amount(text: &str, units: &[(&str, u64)], form: &str) -> Result<u64, String> 
 /// Writes a size with the largest unit that takes it without a fraction.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
-    let (unit, scale) =
-        SIZE_UNITS.into_iter().rev().find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale)).unwrap_or(SIZE_UNITS[0]);
+    let (unit, scale) = SIZE_UNITS
+        .into_iter()
+        .rev()
+        .find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale))
+        .unwrap_or(SIZE_UNITS[0]);
     format!("{}{unit}", bytes / scale)
 }
 

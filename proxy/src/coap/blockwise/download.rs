@@ -28,29 +28,30 @@ pub(in crate::coap) struct Downloads {
 pub(in crate::coap) struct Tagger(RandomState);
 
 impl Tagger {
-    /// Tags a response that may have to be cut. Reads all of its payload: not to be called under a lock.
-    pub(in crate::coap) fn tag(&self, response: &mut Response) {
-        if response.class() == 2 && response.payload.len() > smallest_block() {
+    /// Tags a response that will have to be cut; `asked` is the request's Block2 option. Reads all of the payload: not
+    /// to be called under a lock.
+    pub(in crate::coap) fn tag(&self, response: &mut Response, asked: Option<Block>) {
+        if is_cut(response, asked) {
             let hash = self.0.hash_one(response.payload.as_ref());
             response.etag = Some(hash.to_be_bytes());
         }
     }
 }
 
-fn smallest_block() -> usize {
-    let smallest = Block {
-        number: 0,
-        more: false,
-        exponent: 0,
-    };
-    smallest.size()
+/// The first block of an answer.
+fn first_block(asked: Option<Block>) -> Block {
+    let exponent = asked.map_or(Block::EXPONENT_MAX, |block| block.exponent);
+    Block { number: 0, more: false, exponent }
+}
+
+/// Whether an answer goes out in blocks. Errors never do: their text is short.
+fn is_cut(answer: &Response, asked: Option<Block>) -> bool {
+    answer.class() == 2 && answer.payload.len() > first_block(asked).size()
 }
 
 impl Downloads {
     pub(in crate::coap) fn new(limits: TransferLimits) -> Self {
-        Self {
-            store: Store::new(limits),
-        }
+        Self { store: Store::new(limits) }
     }
 
     /// Gives an answer as it is, or its first block, and then keeps it. `asked` is the request's Block2 option, its
@@ -64,17 +65,12 @@ impl Downloads {
     ) -> Response {
         // Whatever was kept under this key answered an earlier request.
         self.store.remove(key);
-        let first = Block {
-            number: 0,
-            more: false,
-            exponent: asked.map_or(Block::EXPONENT_MAX, |block| block.exponent),
-        };
-        let length = answer.payload.len();
-        if length <= first.size() || answer.class() != 2 {
-            answer.etag = None;
+        let first = first_block(asked);
+        if !is_cut(&answer, asked) {
             answer.block2 = asked.filter(|_| answer.class() == 2).map(|_| first);
             return answer;
         }
+        let length = answer.payload.len();
         if length.div_ceil(first.size()) > Block::NUMBER_MAX as usize + 1 {
             let text = "the answer is too large for blocks of this size";
             return Response::error(ResponseType::InternalServerError, text);
@@ -82,10 +78,9 @@ impl Downloads {
         let head = cut(&answer, first);
         match self.store.insert(key, answer, length, Yield::Oldest, now) {
             Ok(()) => head,
-            Err(_) => Response::error(
-                ResponseType::InternalServerError,
-                "the answer is too large to be kept for its blocks",
-            ),
+            Err(_) => {
+                Response::error(ResponseType::InternalServerError, "the answer is too large to be kept for its blocks")
+            }
         }
     }
 
@@ -122,10 +117,7 @@ fn cut(answer: &Response, block: Block) -> Response {
     let end = (start + block.size()).min(length);
     Response {
         payload: Bytes::copy_from_slice(&answer.payload[start..end]),
-        block2: Some(Block {
-            more: end < length,
-            ..block
-        }),
+        block2: Some(Block { more: end < length, ..block }),
         size2: (block.number == 0).then(|| size_option(length)),
         ..answer.clone()
     }
@@ -144,16 +136,12 @@ mod tests {
             payload: (0..=255_u8).cycle().take(length).collect(),
             ..Response::new(ResponseType::Changed)
         };
-        Tagger::default().tag(&mut answer);
+        Tagger::default().tag(&mut answer, Some(asked(0, 0)));
         answer
     }
 
     fn asked(number: u32, exponent: u8) -> Block {
-        Block {
-            number,
-            more: false,
-            exponent,
-        }
+        Block { number, more: false, exponent }
     }
 
     fn downloads() -> Downloads {
@@ -166,7 +154,7 @@ mod tests {
         for length in [0, 16, 1024] {
             let whole = downloads.begin(&key(1, "a"), answer(length), None, now);
             assert_eq!(whole.payload.len(), length);
-            assert_eq!((whole.block2, whole.etag, whole.size2), (None, None, None));
+            assert_eq!((whole.block2, whole.size2), (None, None));
         }
         let asked_for = downloads.begin(&key(1, "a"), answer(60), Some(asked(0, 2)), now);
         assert_eq!(asked_for.block2, Some(asked(0, 2)));
@@ -244,7 +232,7 @@ mod tests {
         let tag = |byte: u8| {
             let mut answer = answer(0);
             answer.payload = vec![byte; 2000].into();
-            tagger.tag(&mut answer);
+            tagger.tag(&mut answer, None);
             answer.etag.unwrap()
         };
         assert_eq!(tag(1), tag(1));

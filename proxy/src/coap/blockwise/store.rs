@@ -127,12 +127,7 @@ impl<V> Store<V> {
         holding.bytes += bytes;
         holding.uses.insert(self.uses);
         self.by_use.insert(self.uses, Arc::clone(&key));
-        let entry = Entry {
-            value,
-            bytes,
-            last_use: self.uses,
-            used_at: now,
-        };
+        let entry = Entry { value, bytes, last_use: self.uses, used_at: now };
         self.entries.insert(key, entry);
         Ok(())
     }
@@ -181,9 +176,7 @@ impl<V> Store<V> {
     }
 
     fn age_reached(&self, key: &Key, age: std::time::Duration, now: Instant) -> bool {
-        self.entries
-            .get(key)
-            .is_some_and(|entry| now.saturating_duration_since(entry.used_at) >= age)
+        self.entries.get(key).is_some_and(|entry| now.saturating_duration_since(entry.used_at) >= age)
     }
 
     fn drop_value(&mut self, key: &Key) {
@@ -208,8 +201,8 @@ impl<V> Store<V> {
                 holding.uses.len() + entries > self.limits.transfers_per_peer_max
                     || holding.bytes + bytes > self.limits.bytes_per_peer_max
             });
-            let all_is_full = self.entries.len() + entries > self.limits.transfers_max
-                || self.bytes + bytes > self.limits.bytes_max;
+            let all_is_full =
+                self.entries.len() + entries > self.limits.transfers_max || self.bytes + bytes > self.limits.bytes_max;
             let oldest = match (peer_is_full, all_is_full) {
                 (false, false) => return Ok(()),
                 (true, _) => self.oldest_of(peer),

@@ -62,19 +62,12 @@ impl From<Response> for Refused {
 
 impl Uploads {
     pub(in crate::coap) fn new(limits: TransferLimits, payload_bytes_max: usize) -> Self {
-        Self {
-            store: Store::new(limits),
-            payload_bytes_max,
-        }
+        Self { store: Store::new(limits), payload_bytes_max }
     }
 
     /// How large the payload is that this block, the last of its upload, would make whole.
     pub(in crate::coap) fn whole_bytes(&self, key: &Key, block: &Block, bytes: &[u8]) -> usize {
-        let before = if block.number == 0 {
-            0
-        } else {
-            self.store.peek(key).map_or(0, |upload| upload.payload.len())
-        };
+        let before = if block.number == 0 { 0 } else { self.store.peek(key).map_or(0, |upload| upload.payload.len()) };
         before + bytes.len()
     }
 
@@ -93,11 +86,7 @@ impl Uploads {
             self.store.remove(key);
             return Err(too_large(self.payload_bytes_max).into());
         }
-        let fits = if block.more {
-            bytes.len() == block.size()
-        } else {
-            bytes.len() <= block.size()
-        };
+        let fits = if block.more { bytes.len() == block.size() } else { bytes.len() <= block.size() };
         if !fits {
             let text = "the block has another size than its option says";
             return Err(Response::error(ResponseType::BadRequest, text).into());
@@ -113,25 +102,13 @@ impl Uploads {
     }
 
     fn begin(&mut self, key: &Key, bytes: &[u8], now: Instant) -> Result<Progress, Refused> {
-        let upload = Upload {
-            payload: bytes.to_vec(),
-            last_offset: 0,
-        };
+        let upload = Upload { payload: bytes.to_vec(), last_offset: 0 };
         let held = upload.payload.capacity();
-        self.store
-            .insert(key, upload, held, Yield::Stale, now)
-            .map_err(|Full| Refused::NoRoom)?;
+        self.store.insert(key, upload, held, Yield::Stale, now).map_err(|Full| Refused::NoRoom)?;
         Ok(Progress::Next)
     }
 
-    fn go_on(
-        &mut self,
-        key: &Key,
-        offset: usize,
-        more: bool,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<Progress, Refused> {
+    fn go_on(&mut self, key: &Key, offset: usize, more: bool, bytes: &[u8], now: Instant) -> Result<Progress, Refused> {
         let Some(upload) = self.store.get_mut(key, now) else {
             return Err(incomplete("the blocks before this one are not here").into());
         };
@@ -147,9 +124,7 @@ impl Uploads {
         upload.payload.extend_from_slice(bytes);
         if !more {
             let upload = self.store.remove(key);
-            return Ok(Progress::Whole(
-                upload.map_or_else(Bytes::new, |upload| upload.payload.into()),
-            ));
+            return Ok(Progress::Whole(upload.map_or_else(Bytes::new, |upload| upload.payload.into())));
         }
         if self.store.grow(key, grown_by, now).is_err() {
             self.store.remove(key);

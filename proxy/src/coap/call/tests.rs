@@ -47,10 +47,7 @@ fn asked(method: RequestType, options: &[(CoapOption, &[u8])]) -> Result<Inquiry
 }
 
 fn path<'a>(segments: &[&'a str]) -> Vec<(CoapOption, &'a [u8])> {
-    segments
-        .iter()
-        .map(|segment| (CoapOption::UriPath, segment.as_bytes()))
-        .collect()
+    segments.iter().map(|segment| (CoapOption::UriPath, segment.as_bytes())).collect()
 }
 
 fn refusal(method: RequestType, options: &[(CoapOption, &[u8])]) -> ResponseType {
@@ -146,18 +143,13 @@ fn errors_say_why_and_for_how_long() {
     assert_eq!(failed.payload, "line one line two");
     assert_eq!(failed.content_format, None);
 
-    let overloaded = Answer {
-        retry_after: Some(Duration::from_millis(2300)),
-        ..Answer::refused(Outcome::Overloaded, "full")
-    };
+    let overloaded =
+        Answer { retry_after: Some(Duration::from_millis(2300)), ..Answer::refused(Outcome::Overloaded, "full") };
     let overloaded = respond(overloaded, true, None, &config);
     assert_eq!(overloaded.code, ResponseType::ServiceUnavailable);
     assert_eq!(overloaded.max_age_s, Some(3));
 
-    let large = Answer {
-        payload_bytes_max: Some(1000),
-        ..Answer::refused(Outcome::TooLarge, "large")
-    };
+    let large = Answer { payload_bytes_max: Some(1000), ..Answer::refused(Outcome::TooLarge, "large") };
     let large = respond(large, true, None, &config);
     assert_eq!(large.code, ResponseType::RequestEntityTooLarge);
     assert_eq!(large.size1, Some(1000));

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::coap::datagram::Endpoint;
 use crate::coap::message::Token;
 
 /// What one remembered exchange takes beside its answer, in bytes: its place in its peer's map and in the queue
-/// of what expires.
-pub(super) const EXCHANGE_BYTES: usize = 80;
+/// of what expires, both with the room they keep for growth, and what the allocator adds. Measured.
+pub(super) const EXCHANGE_BYTES: usize = 144;
 /// What a peer takes beside its exchanges, in bytes.
 pub(super) const PEER_BYTES: usize = 256;
 
@@ -38,12 +38,24 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Takes an exchange out, and gives memory back once most of the places are empty.
+    pub(super) fn forget(&mut self, message_id: u16) {
+        self.exchanges.remove(&message_id);
+        let (left, places) = (self.exchanges.len(), self.exchanges.capacity());
+        if places >= PLACES_SHRUNK_MIN && left < places / 8 {
+            self.exchanges.shrink_to(left * 2);
+        }
+    }
+
     pub(super) fn draw_message_id(&mut self) -> u16 {
         let id = self.next_message_id;
         self.next_message_id = id.wrapping_add(1);
         id
     }
 }
+
+/// A map of fewer places than this is not worth shrinking.
+const PLACES_SHRUNK_MIN: usize = 64;
 
 /// A request of the peer's and how far its answer is.
 #[derive(Debug)]
@@ -105,6 +117,8 @@ pub(super) struct Confirmation {
     pub(super) datagram: Arc<[u8]>,
     pub(super) retransmissions: u32,
     pub(super) wait: Duration,
+    /// When it is sent again.
+    pub(super) due: Instant,
 }
 
 /// All peers: found by endpoint, then kept by a number that is short enough to be held a million times.
@@ -158,8 +172,7 @@ impl Peers {
         let Some(slot) = self.slots.get_mut(number as usize) else {
             return false;
         };
-        let idle = slot
-            .take_if(|peer| peer.exchanges.is_empty() && peer.confirmations.is_empty());
+        let idle = slot.take_if(|peer| peer.exchanges.is_empty() && peer.confirmations.is_empty());
         if let Some(peer) = &idle {
             self.numbers.remove(&peer.endpoint);
             self.free.push(number);

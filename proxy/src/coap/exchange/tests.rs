@@ -3,10 +3,7 @@ use crate::coap::message::{Received, read};
 use coap_lite::{Packet, ResponseType};
 
 fn peer(port: u16) -> Endpoint {
-    Endpoint {
-        remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)),
-        local: None,
-    }
+    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)), local: None }
 }
 
 /// A GET with a token of one byte.
@@ -26,17 +23,14 @@ fn exchanges(config: CoapConfig) -> (Exchanges, Instant) {
 }
 
 fn content() -> Response {
-    Response {
-        payload: "answer".into(),
-        ..Response::new(ResponseType::Content)
-    }
+    Response { payload: "answer".into(), ..Response::new(ResponseType::Content) }
 }
 
 fn repeated(recall: Recall) -> Option<Transmit> {
-    match recall {
-        Recall::Repeated(again) => again,
-        other => panic!("{other:?}"),
-    }
+    let Recall::Repeated(again) = recall else {
+        panic!("{recall:?}");
+    };
+    again
 }
 
 fn decoded(transmit: &Transmit) -> (MessageType, u16, Vec<u8>) {
@@ -191,12 +185,8 @@ fn everything_is_forgotten_in_time_but_what_runs() {
 
 #[test]
 fn what_does_not_fit_is_refused_not_forgotten() {
-    let (mut exchanges, start) = exchanges(CoapConfig {
-        exchanges_max: 3,
-        exchanges_per_peer_max: 2,
-        peers_max: 2,
-        ..CoapConfig::default()
-    });
+    let (mut exchanges, start) =
+        exchanges(CoapConfig { exchanges_max: 3, exchanges_per_peer_max: 2, peers_max: 2, ..CoapConfig::default() });
     for id in 0..2 {
         assert_eq!(exchanges.vacancy(&peer(1), &get(true, 99, 1), CALL, start), Ok(()));
         let begun = exchanges.begin(&peer(1), &get(true, id, 1), 0, start);
@@ -260,10 +250,7 @@ fn calls_are_bounded_overall_and_per_peer() {
 
 #[test]
 fn too_many_unacknowledged_answers_go_out_once() {
-    let (mut exchanges, start) = exchanges(CoapConfig {
-        confirmations_max: 1,
-        ..CoapConfig::default()
-    });
+    let (mut exchanges, start) = exchanges(CoapConfig { confirmations_max: 1, ..CoapConfig::default() });
     let first = exchanges.begin(&peer(1), &get(true, 1, 1), 0, start);
     let second = exchanges.begin(&peer(1), &get(true, 2, 1), 0, start);
     let later = start + Duration::from_secs(1);

@@ -17,8 +17,6 @@ pub(super) struct Resend {
     pub(super) due: Instant,
     pub(super) peer: u32,
     pub(super) message_id: u16,
-    /// How often it had been sent again when this was noted.
-    pub(super) retransmissions: u32,
 }
 
 /// An exchange to be forgotten. There may be a million: the time is in whole seconds since the door was opened.
@@ -64,11 +62,7 @@ impl Timing {
     }
 
     fn queue(&mut self, confirmable: bool) -> &mut VecDeque<Expiry> {
-        if confirmable {
-            &mut self.confirmable
-        } else {
-            &mut self.non_confirmable
-        }
+        if confirmable { &mut self.confirmable } else { &mut self.non_confirmable }
     }
 
     pub(super) fn next_acknowledgement(&mut self, now: Instant) -> Option<ExchangeId> {
@@ -92,10 +86,7 @@ impl Timing {
         let now_s = now.saturating_duration_since(self.opened).as_secs();
         for confirmable in [true, false] {
             let queue = self.queue(confirmable);
-            if queue
-                .front()
-                .is_some_and(|expiry| u64::from(expiry.due_s) <= now_s)
-            {
+            if queue.front().is_some_and(|expiry| u64::from(expiry.due_s) <= now_s) {
                 return queue.pop_front().map(|expiry| (expiry.id, confirmable));
             }
             if queue.is_empty() && queue.capacity() > 1024 {
@@ -107,9 +98,7 @@ impl Timing {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let expiry = |queue: &VecDeque<Expiry>| {
-            queue
-                .front()
-                .map(|expiry| self.opened + Duration::from_secs(expiry.due_s.into()))
+            queue.front().map(|expiry| self.opened + Duration::from_secs(expiry.due_s.into()))
         };
         [
             self.acknowledgements.front().map(|(due, _)| *due),

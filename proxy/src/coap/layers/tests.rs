@@ -16,10 +16,7 @@ struct Door {
 }
 
 fn peer() -> Endpoint {
-    Endpoint {
-        remote: std::net::SocketAddr::from(([127, 0, 0, 1], 9)),
-        local: None,
-    }
+    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], 9)), local: None }
 }
 
 /// A POST to `/a`.
@@ -36,11 +33,7 @@ fn post(options: &[(CoapOption, Vec<u8>)], payload: &[u8]) -> Packet {
 }
 
 fn block(number: u32, more: bool, exponent: u8) -> Vec<u8> {
-    let block = Block {
-        number,
-        more,
-        exponent,
-    };
+    let block = Block { number, more, exponent };
     block.encode()
 }
 
@@ -69,34 +62,31 @@ impl Door {
             panic!("no request");
         };
         let inquiry = option::read(&message.packet).map(|options| Inquiry {
-            target: Target::Function {
-                application: "a".to_owned(),
-                function: None,
-            },
+            target: Target::Function { application: "a".to_owned(), function: None },
             options,
             reads: false,
         });
         self.layers.request(&peer(), message, inquiry, self.now)
     }
 
-    fn answer(&mut self, pending: Box<Pending>, response: Response) -> Packet {
-        let transmit = self.layers.answered(*pending, response, self.now).unwrap();
+    fn answer(&mut self, pending: Pending, response: Response) -> Packet {
+        let transmit = self.layers.answered(pending, response, self.now).unwrap();
         Packet::from_bytes(&transmit.bytes).unwrap()
     }
 }
 
 fn sent(reaction: Reaction) -> Packet {
-    match reaction {
-        Reaction::Send(transmit) => Packet::from_bytes(&transmit.bytes).unwrap(),
-        other => panic!("{other:?}"),
-    }
+    let Reaction::Send(transmit) = reaction else {
+        panic!("{reaction:?}");
+    };
+    Packet::from_bytes(&transmit.bytes).unwrap()
 }
 
-fn run(reaction: Reaction) -> (Bytes, Box<Pending>) {
-    match reaction {
-        Reaction::Run(Work::Call(request), pending) => (request.payload, pending),
-        other => panic!("{other:?}"),
-    }
+fn run(reaction: Reaction) -> (Bytes, Pending) {
+    let Reaction::Run(Work::Call(request), pending) = reaction else {
+        panic!("{reaction:?}");
+    };
+    (request.payload, *pending)
 }
 
 fn option_of(packet: &Packet, option: CoapOption) -> Option<Vec<u8>> {
@@ -121,10 +111,7 @@ fn an_upload_runs_once_its_payload_is_whole_and_its_answer_comes_in_blocks() {
     }
     let (whole, pending) = started.unwrap();
     assert_eq!(whole, payload);
-    let mut answer = Response {
-        payload: whole,
-        ..Response::new(ResponseType::Changed)
-    };
+    let mut answer = Response { payload: whole, ..Response::new(ResponseType::Changed) };
     answer.etag = Some([1; 8]);
     let first = door.answer(pending, answer);
     assert_eq!(first.header.get_code(), "2.04");
@@ -141,10 +128,7 @@ fn a_later_block_of_an_answer_never_runs_anything() {
     let mut door = Door::new(CoapConfig::default());
     for options in [
         vec![(CoapOption::Block2, block(1, false, 6))],
-        vec![
-            (CoapOption::Block1, block(0, false, 6)),
-            (CoapOption::Block2, block(7, false, 2)),
-        ],
+        vec![(CoapOption::Block1, block(0, false, 6)), (CoapOption::Block2, block(7, false, 2))],
     ] {
         let refused = sent(door.request(post(&options, &[])));
         assert_eq!(refused.header.get_code(), "4.08");
@@ -167,13 +151,7 @@ fn a_late_repetition_of_block_zero_does_not_begin_again() {
 fn payloads_beyond_the_limit_are_refused_with_the_limit() {
     let mut door = Door::new(CoapConfig::default());
     let large = post(&[], &vec![0; PAYLOAD_BYTES_MAX + 1]);
-    let announced = post(
-        &[
-            (CoapOption::Block1, block(0, true, 6)),
-            (CoapOption::Size1, vec![0x20, 0x01]),
-        ],
-        &[0; 1024],
-    );
+    let announced = post(&[(CoapOption::Block1, block(0, true, 6)), (CoapOption::Size1, vec![0x20, 0x01])], &[0; 1024]);
     for packet in [large, announced] {
         let refused = sent(door.request(packet));
         assert_eq!(refused.header.get_code(), "4.13");
@@ -183,10 +161,7 @@ fn payloads_beyond_the_limit_are_refused_with_the_limit() {
 
 #[test]
 fn overload_is_said_before_anything_runs_and_stays_said() {
-    let mut door = Door::new(CoapConfig {
-        calls_in_flight_per_peer_max: 1,
-        ..CoapConfig::default()
-    });
+    let mut door = Door::new(CoapConfig { calls_in_flight_per_peer_max: 1, ..CoapConfig::default() });
     let (_, pending) = run(door.request(post(&[], b"x")));
     let mut second = post(&[], b"x");
     second.header.message_id = 500;
@@ -200,10 +175,7 @@ fn overload_is_said_before_anything_runs_and_stays_said() {
 
 #[test]
 fn an_upload_survives_overload_at_its_last_block() {
-    let mut door = Door::new(CoapConfig {
-        calls_in_flight_per_peer_max: 1,
-        ..CoapConfig::default()
-    });
+    let mut door = Door::new(CoapConfig { calls_in_flight_per_peer_max: 1, ..CoapConfig::default() });
     let (_, pending) = run(door.request(post(&[], b"x")));
     sent(door.request(post(&[(CoapOption::Block1, block(0, true, 2))], &[1; 64])));
     let last = post(&[(CoapOption::Block1, block(1, false, 2))], &[2; 8]);
@@ -255,10 +227,7 @@ fn time_clears_everything_away() {
     let mut door = Door::new(CoapConfig::default());
     sent(door.request(post(&[(CoapOption::Block1, block(0, true, 2))], &[1; 64])));
     let (_, pending) = run(door.request(post(&[], b"x")));
-    let large = Response {
-        payload: vec![0; 3000].into(),
-        ..Response::new(ResponseType::Changed)
-    };
+    let large = Response { payload: vec![0; 3000].into(), ..Response::new(ResponseType::Changed) };
     door.answer(pending, large);
     let counters = Arc::clone(&door.layers.counters);
     let mut out = Vec::new();

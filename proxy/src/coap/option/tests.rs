@@ -14,11 +14,7 @@ fn packet(options: &[Opt<'_>]) -> Packet {
 fn refused(options: &[Opt<'_>]) -> (ResponseType, String, bool) {
     let refusal = read(&packet(options)).unwrap_err();
     let text = String::from_utf8(refusal.response.payload.to_vec()).unwrap();
-    (
-        refusal.response.code,
-        text,
-        refusal.silent_if_not_confirmable,
-    )
+    (refusal.response.code, text, refusal.silent_if_not_confirmable)
 }
 
 #[test]
@@ -48,15 +44,15 @@ fn critical_options_that_are_not_understood_are_named() {
     let long = [b'x'; 256];
     let long_uri = [b'x'; 1035];
     let cases: &[(u16, &[Opt<'_>])] = &[
-        (9, &[(9, &[])]),                 // OSCORE
-        (19, &[(19, &[0])]),              // Q-Block1
-        (2049, &[(2049, b"x")]),          // unassigned
-        (65_535, &[(65_535, b"")]),       // experimental
-        (17, &[(17, &[0]), (17, &[1])]),  // repeated
-        (17, &[(17, &[0, 0, 0])]),        // over-long
+        (9, &[(9, &[])]),                // OSCORE
+        (19, &[(19, &[0])]),             // Q-Block1
+        (2049, &[(2049, b"x")]),         // unassigned
+        (65_535, &[(65_535, b"")]),      // experimental
+        (17, &[(17, &[0]), (17, &[1])]), // repeated
+        (17, &[(17, &[0, 0, 0])]),       // over-long
         (11, &[(11, &long)]),
         (15, &[(15, &long)]),
-        (3, &[(3, b"")]),                 // too short
+        (3, &[(3, b"")]), // too short
         (5, &[(5, b"x")]),
         (7, &[(7, &[0, 0, 0])]),
         (1, &[(1, &[0; 9])]),

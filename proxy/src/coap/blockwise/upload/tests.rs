@@ -21,11 +21,7 @@ fn uploads() -> Uploads {
 
 /// A block of 64 bytes.
 fn block(number: u32, more: bool) -> Block {
-    Block {
-        number,
-        more,
-        exponent: 2,
-    }
+    Block { number, more, exponent: 2 }
 }
 
 fn code(taken: Result<Progress, Refused>) -> ResponseType {
@@ -103,17 +99,9 @@ fn number_zero_begins_again_without_the_old_tail() {
 fn block_size_may_shrink_on_the_way() {
     let (mut uploads, now, key) = (uploads(), Instant::now(), key(1, "a"));
     uploads.take(&key, block(0, true), None, &[1; 64], now).unwrap();
-    let smaller = Block {
-        number: 2,
-        more: true,
-        exponent: 1,
-    };
+    let smaller = Block { number: 2, more: true, exponent: 1 };
     uploads.take(&key, smaller, None, &[2; 32], now).unwrap();
-    let last = Block {
-        number: 3,
-        more: false,
-        exponent: 1,
-    };
+    let last = Block { number: 3, more: false, exponent: 1 };
     let whole = uploads.take(&key, last, None, &[3; 32], now);
     let expected = [[1; 64].as_slice(), &[2; 32], &[3; 32]].concat();
     assert_eq!(whole, Ok(Progress::Whole(expected.into())));

@@ -1,0 +1,92 @@
+//! Many clients at once: every call is answered, and nothing of them stays.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::support::coap::Client;
+use crate::support::host::Host;
+use crate::support::{process, remains, until_within};
+
+const CLIENTS: usize = 50;
+const CALLS_PER_CLIENT: usize = 200;
+/// Before anything is counted: what is allocated once has been.
+const WARM_UP_PER_CLIENT: usize = 20;
+/// Exchanges are remembered for minutes, as the protocol asks, and each takes some hundred bytes; and allocators keep some of
+/// what they got. The limit is some hundred bytes a call.
+const MEMORY_KIB_MAX: u64 = 12 << 10;
+/// How long the host may take to be as before.
+const REST_MAX: Duration = Duration::from_secs(15);
+
+/// What a host takes of the system.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    processes: usize,
+    descriptors: usize,
+    groups: usize,
+}
+
+fn taken(host: &Host) -> Taken {
+    let agent = host.agent();
+    Taken {
+        processes: process::descendants(agent.pid).len(),
+        descriptors: agent.descriptors(),
+        groups: remains::cgroups(&host.name()).len(),
+    }
+}
+
+/// Makes calls from all clients at once, and counts the codes of the answers; lost calls are counted as such.
+fn load(host: &Host, calls_per_client: usize) -> BTreeMap<String, usize> {
+    let mut codes = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut client = Client::new(host.coap);
+                    let answers = (0..calls_per_client).map(|_| client.post("chain", b"x"));
+                    answers.map(|answer| answer.map_or("lost".to_owned(), |it| checked_code(&it))).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for code in clients.into_iter().flat_map(|client| client.join().unwrap()) {
+            *codes.entry(code).or_insert(0) += 1;
+        }
+    });
+    codes
+}
+
+fn checked_code(answer: &crate::support::coap::Message) -> String {
+    if answer.code() == "2.04" {
+        assert_eq!(answer.text(), "x>first>second>third");
+    }
+    if answer.code() == "5.03" {
+        assert!(answer.max_age().is_some_and(|seconds| seconds > 0), "it says when to try again: {answer:?}");
+    }
+    answer.code()
+}
+
+#[test]
+fn ten_thousand_calls_of_fifty_clients_are_all_answered_and_leave_nothing() {
+    let Some(host) = Host::start_alone() else { return };
+    host.deploy_example("chain");
+    load(&host, WARM_UP_PER_CLIENT);
+    std::thread::sleep(Duration::from_millis(100));
+    let before = taken(&host);
+    let memory_before = host.agent().resident_kib();
+    let start = Instant::now();
+    let codes = load(&host, CALLS_PER_CLIENT);
+    let took = start.elapsed();
+    let answered = codes.get("2.04").copied().unwrap_or(0);
+    let refused = codes.get("5.03").copied().unwrap_or(0);
+    println!("{codes:?} in {took:.1?}: {:.0} calls/s", answered as f64 / took.as_secs_f64());
+    assert_eq!(answered + refused, CLIENTS * CALLS_PER_CLIENT, "{codes:?}");
+    assert!(answered > CLIENTS * CALLS_PER_CLIENT / 2, "{codes:?}");
+    until_within(REST_MAX, &format!("the host is as before: {before:?}"), || {
+        let now = taken(&host);
+        let same =
+            now.processes <= before.processes && now.descriptors <= before.descriptors && now.groups <= before.groups;
+        same.then_some(())
+    });
+    let grown = host.agent().resident_kib().saturating_sub(memory_before);
+    println!("{before:?}; memory {memory_before} KiB, grown by {grown} KiB");
+    assert!(grown < MEMORY_KIB_MAX, "the agent has grown by {grown} KiB");
+}

@@ -1,0 +1,43 @@
+//! End to end: the built command, driven from outside as its users drive it.
+//!
+//! Each test starts a host of its own, with a state, a socket and ports that no other has, and when it ends checks that
+//! nothing of that host is left in the system. CoAP is spoken by clients that nobody here wrote, where they can do it.
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | [`readings`] | a device's readings are answered over CoAP and HTTP |
+//! | [`pictures`] | large payloads pass block by block |
+//! | [`paths`] | a call's path is told; each call has processes of its own |
+//! | [`isolation`] | what a function can see and touch |
+//! | [`wakeups`] | what one hop costs in system calls |
+//! | [`load`] | many clients at once |
+//! | [`kills`] | what dies comes back |
+//! | [`misbehaviour`] | functions that go wrong harm nobody else |
+//! | [`refusals`] | calls and datagrams that are refused |
+//! | [`manifests`] | applications that are refused |
+//! | [`deployments`] | an application's life, from `init` to `remove` |
+//! | [`serving`] | the host agent's own life |
+//!
+//! They need root; what else is missing is said by the tests that are skipped for it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests fail loudly, and what they print is for people"
+)]
+
+mod deployments;
+mod isolation;
+mod kills;
+mod load;
+mod manifests;
+mod misbehaviour;
+mod paths;
+mod pictures;
+mod readings;
+mod refusals;
+mod serving;
+mod support;
+mod wakeups;

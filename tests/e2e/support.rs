@@ -1,0 +1,41 @@
+//! What the tests stand on: private hosts, clients, and what the kernel says of processes.
+
+pub(crate) mod bundle;
+pub(crate) mod clients;
+pub(crate) mod coap;
+pub(crate) mod host;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod program;
+pub(crate) mod remains;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// How long the tests wait for what must happen: far longer than it takes, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Says, past the test harness that swallows what passing tests print, that a test did not run. Where all must run (the
+/// variable `SANDBAR_TESTS_MUST_RUN` is set), that is a failure.
+pub(crate) fn skipped(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var_os("SANDBAR_TESTS_MUST_RUN").is_none(), "{name} cannot run: {reason}");
+    writeln!(std::io::stderr(), "SKIPPED {name}: {reason}").unwrap();
+}
+
+/// Looks again and again until there is something to see.
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, look)
+}
+
+/// As [`until`], for at most this long.
+pub(crate) fn until_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
