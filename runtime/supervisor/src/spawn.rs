@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, execve, fork};
 use sandbar_function::worker::{FUNCTION_VARIABLE, descriptors, give_up};
 
@@ -43,7 +44,9 @@ pub struct Spawned {
 /// When there is no room for a process or a pipe.
 #[allow(unsafe_code, reason = "fork")]
 pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result<Spawned> {
-    let (status, report) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (status, report) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    // Whoever holds the other end open must not hold up the supervisor.
+    fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // SAFETY: the supervisor has one thread, so the child may do whatever the supervisor may.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Spawned { pid: child, status }),
@@ -144,12 +147,21 @@ pub fn environment(function: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// This program ignores SIGPIPE, as Rust programs do; others expect to find it as the system has it.
+#[allow(unsafe_code, reason = "signal dispositions")]
+fn restore_broken_pipe_signal() -> io::Result<()> {
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(())
+}
+
 fn execute(arguments: &[&Path], function: &str) -> io::Result<Infallible> {
     let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes());
     let arguments = arguments.iter().map(|argument| text(argument)).collect::<Result<Vec<_>, _>>()?;
     let environment = environment(function).into_iter().map(|(name, value)| CString::new(format!("{name}={value}")));
     let environment = environment.collect::<Result<Vec<_>, _>>()?;
     std::env::set_current_dir("/app")?;
+    restore_broken_pipe_signal()?;
     let program = arguments.first().ok_or(io::ErrorKind::InvalidInput)?;
     execve(program, &arguments, &environment).map_err(|errno| {
         io::Error::other(format!("cannot run {}: {}", program.to_string_lossy(), io::Error::from(errno)))

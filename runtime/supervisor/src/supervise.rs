@@ -2,7 +2,7 @@
 //! agent is gone.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const LOAD_MAX: Duration = Duration::from_secs(60);
 /// Pause before a worker that died is started again: doubles each time, from the first to the second.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// Bytes that a worker may say of why it cannot load its code.
+const REASON_BYTES_MAX: usize = 8 << 10;
 /// A worker that lived this long has died of something new.
 const LIVED_WELL: Duration = Duration::from_secs(30);
 
@@ -36,7 +38,7 @@ const LIVED_WELL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 enum Worker {
     /// Its process loads the code.
-    Loading { pid: Pid, status: OwnedFd, since: Instant, pause: Duration },
+    Loading { pid: Pid, status: OwnedFd, said: Vec<u8>, since: Instant, pause: Duration },
     /// Its process forks instances.
     Running { pid: Pid, since: Instant, pause: Duration },
     /// It died, and is started again at some time.
@@ -81,7 +83,7 @@ impl Supervisor {
         let mut workers = Vec::with_capacity(functions.len());
         for (index, function) in functions.iter().enumerate() {
             let Spawned { pid, status } = spawn(&outlets, index, function)?;
-            workers.push(Worker::Loading { pid, status, since: Instant::now(), pause: AGAIN.0 });
+            workers.push(Worker::Loading { pid, status, said: Vec::new(), since: Instant::now(), pause: AGAIN.0 });
         }
         let overdue = BTreeMap::new();
         let busy_at = Instant::now();
@@ -191,22 +193,14 @@ impl Supervisor {
     /// Hears what workers that are loading their code have to say.
     fn hear_workers(&mut self, functions: &[usize]) {
         for function in functions {
-            let Worker::Loading { pid, status, since, pause } = &self.workers[*function] else { continue };
-            let (pid, since, pause) = (*pid, *since, *pause);
-            let mut said = String::new();
-            let mut pipe = std::fs::File::from(match status.try_clone() {
-                Ok(pipe) => pipe,
-                Err(_) => continue,
-            });
-            let _cut_off = pipe.read_to_string(&mut said);
-            if said == READY {
-                self.workers[*function] = Worker::Running { pid, since, pause };
+            let Worker::Loading { pid, status, said, since, pause } = &mut self.workers[*function] else { continue };
+            let ended = hear(status, said);
+            if said == READY.as_bytes() {
+                self.workers[*function] = Worker::Running { pid: *pid, since: *since, pause: *pause };
                 // Its first instances are wanted now, and messages may wait already.
                 self.bus.wake_worker(*function);
-            } else {
-                let reason =
-                    if said.is_empty() { "the worker ended while it loaded its code".to_owned() } else { said };
-                self.worker_ended(*function, &reason);
+            } else if ended {
+                self.worker_ended(*function, "the worker ended while it loaded its code");
             }
         }
         if !self.was_ready && self.workers.iter().all(|worker| matches!(worker, Worker::Running { .. })) {
@@ -217,14 +211,19 @@ impl Supervisor {
 
     /// A worker is dead, or good for nothing.
     fn worker_ended(&mut self, function: usize, reason: &str) {
-        let (pid, since, pause) = match &self.workers[function] {
-            Worker::Loading { pid, since, pause, .. } | Worker::Running { pid, since, pause } => (*pid, *since, *pause),
+        let (pid, since, pause, said) = match &mut self.workers[function] {
+            Worker::Loading { pid, status, said, since, pause } => {
+                hear(status, said);
+                (*pid, *since, *pause, String::from_utf8_lossy(said).trim().to_owned())
+            }
+            Worker::Running { pid, since, pause } => (*pid, *since, *pause, String::new()),
             Worker::Down { .. } => return,
         };
         let _already_dead = kill(pid, Signal::SIGKILL);
         self.free_slots_without_process(function);
         let pause = if since.elapsed() > LIVED_WELL { AGAIN.0 } else { pause };
-        let reason = reason.to_owned();
+        // What it said itself is better than how it ended.
+        let reason = if said.is_empty() { reason.to_owned() } else { said };
         if self.was_ready {
             let again_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             self.tell(&Event::WorkerDied { function, reason, again_ms });
@@ -252,7 +251,7 @@ impl Supervisor {
                 Worker::Down { until, pause } if *until <= now => {
                     let pause = *pause;
                     self.workers[index] = match spawn(&self.outlets, index, &self.functions[index]) {
-                        Ok(Spawned { pid, status }) => Worker::Loading { pid, status, since: now, pause },
+                        Ok(Spawned { pid, status }) => Worker::Loading { pid, status, said: Vec::new(), since: now, pause },
                         Err(_) => Worker::Down { until: now + pause, pause },
                     };
                 }
@@ -345,6 +344,22 @@ fn how_it_ended(status: WaitStatus) -> String {
         format!("was killed by signal {} ({signal})", signal as i32)
     } else {
         format!("ended ({status:?})")
+    }
+}
+
+/// Reads what has come on a status pipe; true when nothing more will.
+fn hear(status: &OwnedFd, said: &mut Vec<u8>) -> bool {
+    let mut bytes = [0; 1024];
+    loop {
+        match nix::unistd::read(status, &mut bytes) {
+            Ok(0) => return true,
+            Ok(count) => said.extend_from_slice(&bytes[..count]),
+            Err(errno) => return errno != nix::errno::Errno::EAGAIN,
+        }
+        if said.len() > REASON_BYTES_MAX {
+            said.truncate(REASON_BYTES_MAX);
+            return true;
+        }
     }
 }
 

@@ -80,8 +80,13 @@ impl Called {
 impl Host {
     /// Starts a host while others may run; `None`, and the test is skipped, where none can.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// As [`start`](Self::start), with more arguments to `sandbar serve`.
+    pub(crate) fn start_with(more_arguments: &[&str]) -> Option<Self> {
         let turn = || Turn::Among { _others: MACHINE.read().unwrap_or_else(PoisonError::into_inner) };
-        Self::start_in(turn, &[])
+        Self::start_in(turn, more_arguments)
     }
 
     /// Starts a host when no other runs, and keeps others from starting.
@@ -282,7 +287,7 @@ impl Host {
     }
 
     /// Nothing of a host that does not serve may be in the system but its state.
-    fn assert_nothing_is_left(&self, descendants: &[Process]) {
+    pub(crate) fn assert_nothing_is_left(&self, descendants: &[Process]) {
         for process in descendants {
             assert!(!process.exists(), "{process:?} outlives its host");
         }
