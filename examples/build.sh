@@ -16,3 +16,10 @@ gallery gallery/bin/gallery
 failures failures/bin/failures
 chain chain/bin/chain
 EOF
+
+# A picture of more than a megabyte, to be sent to the gallery.
+picture=$root/examples/pictures/scene.jpg
+if [ ! -e "$picture" ]; then
+    mkdir -p "$root/examples/pictures"
+    "$built/make-picture" 1048576 "$picture"
+fi

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sandbar_proxy::management::Client;
 
 use crate::check::CheckArguments;
+use crate::demo::DemoArguments;
 use crate::deploy::DeployArguments;
 use crate::exit;
 use crate::failure::Failure;
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Logs(LogsArguments),
     Check(CheckArguments),
     Init(InitArguments),
+    Demo(DemoArguments),
 }
 
 impl Command {
@@ -50,6 +52,7 @@ impl Command {
             Self::Logs(arguments) => alone(arguments.run()),
             Self::Check(arguments) => arguments.run(),
             Self::Init(arguments) => arguments.run(),
+            Self::Demo(arguments) => alone(arguments.run()),
         }
     }
 }

@@ -46,6 +46,16 @@ pub(crate) enum Failure {
     Output(#[source] io::Error),
     #[error("cannot write this as JSON")]
     Json(#[from] serde_json::Error),
+    #[error("the demonstration needs {}: build the examples with `make examples`, or name their folder with --examples", what.display())]
+    NoExamples { what: PathBuf },
+    #[error("the demonstration's host did not start")]
+    NoHost(#[source] io::Error),
+    #[error(transparent)]
+    Coap(#[from] sandbar_proxy::client::ClientError),
+    #[error("{0} of the demonstration's calls ended otherwise than they should")]
+    Demonstration(usize),
+    #[error("interrupted")]
+    Interrupted,
     #[error("the system refused what every program needs")]
     System(#[source] io::Error),
 }
@@ -71,6 +81,11 @@ impl Failure {
             | Self::Input { .. }
             | Self::Output(_)
             | Self::Json(_)
+            | Self::NoExamples { .. }
+            | Self::NoHost(_)
+            | Self::Coap(_)
+            | Self::Demonstration(_)
+            | Self::Interrupted
             | Self::System(_) => Exit::Failed,
         }
     }

@@ -8,6 +8,7 @@
 
 mod arguments;
 mod check;
+mod demo;
 mod deploy;
 mod doors;
 mod exit;

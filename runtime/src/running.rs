@@ -146,7 +146,7 @@ impl Running {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer::refused(Outcome::Failed, "the application's sandbox ended before the call did"),
             Err(_) => {
-                let diagnostic = format!("{}: no answer within {} ms", self.function_name(function), left.as_millis());
+                let diagnostic = format!("{}: no answer within {} ms", self.function_name(function), left.as_micros().div_ceil(1000));
                 Answer::refused(Outcome::DeadlinePassed, diagnostic)
             }
         };
@@ -239,7 +239,11 @@ impl Running {
         if calls.get(&envelope.call).is_some_and(|pending| pending.traced) {
             self.collect_hops(calls);
         }
-        let Some(pending) = calls.remove(&envelope.call) else { return };
+        let Some(pending) = calls.remove(&envelope.call) else {
+            drop(table);
+            // The caller was told by the clock that its deadline passed, or has hung up; why, only the log still hears.
+            return self.note_end(envelope, verdict, &payload);
+        };
         drop(table);
         let mut hops = pending.hops;
         hops.sort_by_key(|hop| hop.taken_ns);

@@ -129,6 +129,25 @@ fn removing_an_application_leaves_nothing_of_it() {
 }
 
 #[test]
+fn deploying_and_removing_again_and_again_leaves_nothing() {
+    let Some(host) = Host::start() else { return };
+    let round = || {
+        host.deploy_example("chain");
+        assert_eq!(host.call("chain", b"x").done(), "x>first>second>third");
+        host.sandbar(&["remove", "chain"]).well();
+    };
+    round();
+    let descriptors = host.agent().descriptors();
+    for _ in 0..12 {
+        round();
+    }
+    until("the agent holds no more descriptors than before", || {
+        (host.agent().descriptors() <= descriptors).then_some(())
+    });
+    assert_eq!(process::children(host.agent().pid), []);
+}
+
+#[test]
 fn applications_are_listed_with_what_they_use() {
     let Some(host) = Host::start() else { return };
     assert!(host.applications().is_empty());

@@ -52,7 +52,7 @@ fn a_wrong_manifest_is_told_with_its_line_and_reason_and_nothing_is_deployed() {
         assert!(MANIFEST.contains(right), "{right}");
         texts.push((MANIFEST.replace(right, wrong), said));
     }
-    texts.push((MANIFEST[..40].to_owned(), "sandbar.toml:4:"));
+    texts.push((MANIFEST.replace("[limits]", "[limits"), "sandbar.toml:4:"));
     texts.push((String::new(), "name"));
     for (text, said) in texts {
         bundle::write(&folder, &[("sandbar.toml", &text)]);
@@ -95,7 +95,7 @@ fn code_that_does_not_load_is_told_and_not_deployed() {
         ("import nothing_of_this_name\n", "nothing_of_this_name"),
         ("def handle(event, context)\n", "SyntaxError"),
         ("def other(event, context):\n    return b''\n", "handle"),
-        ("import os\nos._exit(3)\n", "status 3"),
+        ("import os\nos._exit(3)\n", "the worker ended while it loaded its code"),
         (
             "import threading, time\nthreading.Thread(target=time.sleep, args=[9]).start()\ndef handle(e, c): pass\n",
             "threads",

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::clients::{self, got};
 use crate::support::coap::Client;
 use crate::support::host::Host;
-use crate::support::{process, until_within};
+use crate::support::{bundle, process, until, until_within};
 
 /// What may pass beyond a function's time-out until its caller is told.
 const TOLERANCE: Duration = Duration::from_secs(1);
@@ -35,6 +35,21 @@ const WRONG: [Wrong; 7] = [
     Wrong { timeout: Duration::from_secs(10), ..failed("hungry", "out of memory") },
     Wrong { coap: "5.04", http: 504, timeout: Duration::from_millis(500), ..failed("never", "never: ") },
 ];
+
+/// Forks as often as it is let, and so do its children.
+const FORK_BOMB: &str = r#"
+import os
+
+def fork(event, context):
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            pass
+
+def echo(event, context):
+    return event
+"#;
 
 #[test]
 fn each_way_to_go_wrong_is_told_over_coap_within_its_deadline() {
@@ -102,9 +117,8 @@ fn children_that_a_function_leaves_behind_are_dead_right_after() {
     host.deploy_example("failures");
     let first = host.first_process("failures").pid;
     for _ in 0..3 {
-        let answer: Value = serde_json::from_str(&host.call("failures/children", b"8").done()).unwrap();
-        let left: Vec<u32> =
-            answer["pids"].as_array().unwrap().iter().map(|pid| pid.as_u64().unwrap() as u32).collect();
+        let mut answer: Value = serde_json::from_str(&host.call("failures/children", b"8").done()).unwrap();
+        let left: Vec<u32> = serde_json::from_value(answer["pids"].take()).unwrap();
         assert_eq!(left.len(), 8);
         until_within(Duration::from_secs(2), "they are dead", || {
             let inside = process::descendants(first);
@@ -112,6 +126,67 @@ fn children_that_a_function_leaves_behind_are_dead_right_after() {
             (!alive).then_some(())
         });
     }
+}
+
+#[test]
+fn a_function_that_forks_without_end_is_over_at_its_deadline_with_all_it_forked() {
+    let Some(host) = Host::start_alone() else { return };
+    host.deploy_example("chain");
+    let folder = host.folder().join("bomb");
+    let manifest = bundle::python_manifest("bomb", &["fork", "echo"])
+        .replace("handler = \"fork\"", "handler = \"fork\"\ntimeout = \"700ms\"");
+    bundle::write(&folder, &[("sandbar.toml", &manifest), ("functions.py", FORK_BOMB)]);
+    host.deploy(&folder);
+    let sandbox = host.first_process("bomb");
+    std::thread::scope(|scope| {
+        let bomb = scope.spawn(|| host.call("bomb/fork", b""));
+        until("it has forked", || (process::descendants(sandbox.pid).len() > 30).then_some(()));
+        let beside = host.call("chain", b"x");
+        assert!(beside.took < TOLERANCE, "another application took {:?}", beside.took);
+        assert_eq!(beside.done(), "x>first>second>third");
+        let called = bomb.join().unwrap();
+        assert_eq!(called.outcome, "deadline-passed", "{}", called.diagnostic);
+        assert!(called.took < Duration::from_millis(700) + TOLERANCE, "told after {:?}", called.took);
+    });
+    until_within(TOLERANCE * 2, "all that it forked is dead", || {
+        // The supervisor, two workers and up to two instances of each that stand ready.
+        (process::descendants(sandbox.pid).len() <= 6).then_some(())
+    });
+    assert_eq!(host.call("bomb/echo", b"still here").done(), "still here");
+    assert_eq!(host.first_process("bomb"), sandbox, "the sandbox itself was not harmed");
+}
+
+/// Forks and answers twice, as careless code does; `through` has a call of its own under way while it does.
+const TWICE: &str = r#"
+import os
+
+def twice(event, context):
+    os.fork()
+    return event
+
+def through(event, context):
+    os.fork()
+    return context.call("echo", event)
+
+def echo(event, context):
+    return event
+"#;
+
+#[test]
+fn a_function_that_forks_and_answers_twice_mixes_up_no_answers() {
+    let Some(host) = Host::start() else { return };
+    host.deploy_python("twice", &["twice", "through", "echo"], TWICE);
+    std::thread::scope(|scope| {
+        for function in ["twice", "through", "echo", "twice"] {
+            let host = &host;
+            scope.spawn(move || {
+                for call in 0..60 {
+                    let payload = format!("{function} {call}");
+                    assert_eq!(host.call(&format!("twice/{function}"), payload.as_bytes()).done(), payload);
+                }
+            });
+        }
+    });
 }
 
 #[test]

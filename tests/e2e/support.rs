@@ -20,7 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn skipped(reason: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(std::env::var_os("SANDBAR_TESTS_MUST_RUN").is_none(), "{name} cannot run: {reason}");
-    writeln!(std::io::stderr(), "SKIPPED {name}: {reason}").unwrap();
+    std::io::stderr().write_all(format!("SKIPPED {name}: {reason}\n").as_bytes()).unwrap();
 }
 
 /// Looks again and again until there is something to see.

@@ -183,6 +183,10 @@ fn a_hop_is_one_wake_up_and_no_system_call_of_the_agent() {
             assert!(others.iter().all(is_expected), "{function} did more than serve: {lines:#?}");
         }
         if observed.agent.is_empty() {
+            for (function, lines) in CHAIN.iter().zip(&observed.instances) {
+                let calls = lines.iter().filter(|line| line.is_call()).map(|line| line.text.as_str());
+                println!("{function}: {}", calls.collect::<Vec<_>>().join("; "));
+            }
             return;
         }
         attempts.push(observed.agent);

@@ -16,3 +16,4 @@ mod exchanges;
 mod loss;
 mod messages;
 mod mutations;
+mod our_client;

@@ -106,13 +106,8 @@ impl Instance {
         let deadline_ns = envelope.deadline_ns.min(taken_ns.saturating_add(self.function.timeout_ns));
         self.bus.slots()[self.slot].serve(taken_ns, deadline_ns);
         if envelope.deadline_ns <= taken_ns {
-            let envelope = Envelope { function: self.function_index, ..envelope };
-            self.refuse(
-                taken,
-                &envelope,
-                Verdict::DeadlinePassed,
-                "the deadline passed before the function could start",
-            );
+            let diagnostic = "the deadline passed before the function could start";
+            self.bus.answer_error(taken, Verdict::DeadlinePassed, diagnostic);
             return None;
         }
         Some(Served { taken, envelope, taken_ns, deadline_ns })
@@ -154,12 +149,7 @@ impl Instance {
 
     fn end(&self, served: Served, verdict: Verdict, diagnostic: &str) {
         self.report_hop(&served);
-        self.refuse(served.taken, &served.envelope, verdict, diagnostic);
-    }
-
-    fn refuse(&self, taken: Taken<'_>, envelope: &Envelope, verdict: Verdict, diagnostic: &str) {
-        debug_assert_eq!(envelope.call, taken.envelope().call);
-        self.bus.answer_error(taken, verdict, diagnostic);
+        self.bus.answer_error(served.taken, verdict, diagnostic);
     }
 
     /// The chain ends here: the output is the answer.

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRANSMISSIONS_MAX: u32 = 4;
 
-const CONTENT_FORMAT: u16 = 12;
-const SIZE1: u16 = 60;
 const MAX_AGE: u16 = 14;
 
 /// Code of the method POST.
@@ -55,14 +53,6 @@ impl Message {
     fn number(&self, option: u16) -> Option<u32> {
         let (_, value) = self.options.iter().find(|(number, _)| *number == option)?;
         Some(value.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)))
-    }
-
-    pub(crate) fn content_format(&self) -> Option<u32> {
-        self.number(CONTENT_FORMAT)
-    }
-
-    pub(crate) fn size1(&self) -> Option<u32> {
-        self.number(SIZE1)
     }
 
     pub(crate) fn max_age(&self) -> Option<u32> {

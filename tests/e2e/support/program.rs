@@ -12,7 +12,6 @@ pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
-    pub(crate) took: Duration,
 }
 
 impl Finished {
@@ -32,12 +31,10 @@ impl Finished {
 /// Runs a program to its end.
 #[track_caller]
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Finished {
-    let start = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let stdout = collect(child.stdout.take().unwrap());
     let stderr = collect(child.stderr.take().unwrap());
     let code = wait(&mut child, limit);
-    let took = start.elapsed();
     if code.is_none() {
         child.kill().unwrap();
         child.wait().unwrap();
@@ -45,7 +42,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Finished {
     let (stdout, stderr) = (stdout.join().unwrap(), String::from_utf8_lossy(&stderr.join().unwrap()).into_owned());
     let shown = String::from_utf8_lossy(&stdout).into_owned();
     let status = code.unwrap_or_else(|| panic!("{command:?} took longer than {limit:?}: {shown}{stderr}"));
-    Finished { code: status, stdout, stderr, took }
+    Finished { code: status, stdout, stderr }
 }
 
 /// Waits for the end of a process; `None` if it does not come in time.

@@ -1,0 +1,45 @@
+# Sandbar: what can be made. `make` lists it.
+SHELL := /bin/sh
+PREFIX ?= /usr/local
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help build examples demo test check bench install clean
+
+help:
+	@echo "make demo     build, and show a host at work: chains, pictures, and what is refused (as root)"
+	@echo "make test     install what the tests need, and run all of them (as root)"
+	@echo "make check    formatting and lints, all warnings as errors"
+	@echo "make bench    measure, beside floors, on this machine (as root)"
+	@echo "make build    the command, in $(TARGET)/release/sandbar"
+	@echo "make install  the command, to $(PREFIX)/bin"
+	@echo "make clean    remove what was built"
+
+build:
+	@sh scripts/setup.sh build
+	cargo build --release --locked
+
+examples:
+	@sh scripts/setup.sh build
+	sh examples/build.sh
+
+demo: build examples
+	$(TARGET)/release/sandbar demo
+
+test: examples
+	@sh scripts/setup.sh test
+	cargo test --workspace --locked
+	python3 -m unittest discover -s tests/examples
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+bench: build examples
+	cargo bench --locked --bench hop
+
+install: build
+	install -D -m 755 $(TARGET)/release/sandbar $(DESTDIR)$(PREFIX)/bin/sandbar
+
+clean:
+	cargo clean
+	rm -rf examples/*/bin examples/pictures
