@@ -122,10 +122,13 @@ impl DemoArguments {
     }
 }
 
+/// A code as class and detail: (4, 4) for 4.04.
+type Code = (u8, u8);
+
 /// Each misbehaviour with what comes of it: title, path, payload, code.
 async fn refusals(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let too_much = vec![0; TOO_MUCH_BYTES];
-    let acts: [(&str, &str, &[u8], (u8, u8)); 7] = [
+    let acts: [(&str, &str, &[u8], Code); 7] = [
         ("a function that does not exist", "failures/nothing", b"", (4, 4)),
         ("a payload larger than the application takes", "failures/echo", &too_much, (4, 13)),
         ("a function that raises an exception", "failures/raise", b"hello", (5, 0)),
@@ -167,7 +170,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Calls over CoAP, and prints the answer and the path of the call.
-    async fn call(&mut self, path: &str, payload: &[u8], format: u16, expected: (u8, u8)) -> Result<Response, Failure> {
+    async fn call(&mut self, path: &str, payload: &[u8], format: u16, expected: Code) -> Result<Response, Failure> {
         let began = Instant::now();
         let call = Call { path, payload, content_format: Some(format) };
         let response = self.coap.post(&call).await?;

@@ -146,7 +146,11 @@ impl Running {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer::refused(Outcome::Failed, "the application's sandbox ended before the call did"),
             Err(_) => {
-                let diagnostic = format!("{}: no answer within {} ms", self.function_name(function), left.as_micros().div_ceil(1000));
+                let diagnostic = format!(
+                    "{}: no answer within {} ms",
+                    self.function_name(function),
+                    left.as_micros().div_ceil(1000)
+                );
                 Answer::refused(Outcome::DeadlinePassed, diagnostic)
             }
         };

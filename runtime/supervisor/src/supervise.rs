@@ -251,7 +251,9 @@ impl Supervisor {
                 Worker::Down { until, pause } if *until <= now => {
                     let pause = *pause;
                     self.workers[index] = match spawn(&self.outlets, index, &self.functions[index]) {
-                        Ok(Spawned { pid, status }) => Worker::Loading { pid, status, said: Vec::new(), since: now, pause },
+                        Ok(Spawned { pid, status }) => {
+                            Worker::Loading { pid, status, said: Vec::new(), since: now, pause }
+                        }
                         Err(_) => Worker::Down { until: now + pause, pause },
                     };
                 }

@@ -46,7 +46,6 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Finished {
 }
 
 /// Waits for the end of a process; `None` if it does not come in time.
-#[allow(clippy::option_option, reason = "whether it ended, and whether it did so with an exit code")]
 pub(crate) fn wait(child: &mut Child, limit: Duration) -> Option<Option<i32>> {
     let start = Instant::now();
     while start.elapsed() < limit {
