@@ -130,8 +130,9 @@ impl Drop for Host {
     }
 }
 
-fn quantile(sorted: &[u64], of: f64) -> f64 {
-    let at = (sorted.len() as f64 * of) as usize;
+/// The value that so many hundredths of all are not above, in microseconds.
+fn percentile(sorted: &[u64], hundredths: usize) -> f64 {
+    let at = sorted.len() * hundredths / 100;
     sorted[at.min(sorted.len() - 1)] as f64 / 1000.0
 }
 
@@ -139,7 +140,7 @@ fn report(floor: &mut [u64], hops: &mut [u64]) {
     floor.sort_unstable();
     hops.sort_unstable();
     let [floor_p50, floor_p99, hop_p50, hop_p99] =
-        [quantile(floor, 0.5), quantile(floor, 0.99), quantile(hops, 0.5), quantile(hops, 0.99)];
+        [percentile(floor, 50), percentile(floor, 99), percentile(hops, 50), percentile(hops, 99)];
     println!("one processor, {} round trips, {} hops              p50 µs    p99 µs", floor.len(), hops.len());
     println!("futex round trip (floor)                              {floor_p50:8.1}  {floor_p99:8.1}");
     println!("hop between two functions, a process each             {hop_p50:8.1}  {hop_p99:8.1}");
