@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a worker may take to load its code.
 const LOAD_MAX: Duration = Duration::from_secs(60);
+/// How long a worker that has closed its status pipe without a word may take to end.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Pause before a worker that died is started again: doubles each time, from the first to the second.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 /// Bytes that a worker may say of why it cannot load its code.
@@ -38,11 +40,19 @@ const LIVED_WELL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 enum Worker {
     /// Its process loads the code.
-    Loading { pid: Pid, status: OwnedFd, said: Vec<u8>, since: Instant, pause: Duration },
+    Loading { pid: Pid, status: Option<OwnedFd>, said: Vec<u8>, since: Instant, until: Instant, pause: Duration },
     /// Its process forks instances.
     Running { pid: Pid, since: Instant, pause: Duration },
     /// It died, and is started again at some time.
     Down { until: Instant, pause: Duration },
+}
+
+impl Worker {
+    fn loading(spawned: Spawned, pause: Duration) -> Self {
+        let since = Instant::now();
+        let Spawned { pid, status } = spawned;
+        Self::Loading { pid, status: Some(status), said: Vec::new(), since, until: since + LOAD_MAX, pause }
+    }
 }
 
 /// The sandbox, once it runs.
@@ -82,8 +92,8 @@ impl Supervisor {
         let ended = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let mut workers = Vec::with_capacity(functions.len());
         for (index, function) in functions.iter().enumerate() {
-            let Spawned { pid, status } = spawn(&outlets, index, function)?;
-            workers.push(Worker::Loading { pid, status, said: Vec::new(), since: Instant::now(), pause: AGAIN.0 });
+            let spawned = spawn(&outlets, index, function)?;
+            workers.push(Worker::loading(spawned, AGAIN.0));
         }
         let overdue = BTreeMap::new();
         let busy_at = Instant::now();
@@ -122,7 +132,7 @@ impl Supervisor {
     fn timeout(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let workers = self.workers.iter().filter_map(|worker| match worker {
-            Worker::Loading { since, .. } => Some(*since + LOAD_MAX),
+            Worker::Loading { until, .. } => Some(*until),
             Worker::Down { until, .. } => Some(*until),
             Worker::Running { .. } => None,
         });
@@ -180,7 +190,7 @@ impl Supervisor {
 
     fn loading(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         self.workers.iter().enumerate().filter_map(|(index, worker)| match worker {
-            Worker::Loading { status, .. } => Some((index, status.as_fd())),
+            Worker::Loading { status, .. } => Some((index, status.as_ref()?.as_fd())),
             Worker::Running { .. } | Worker::Down { .. } => None,
         })
     }
@@ -193,12 +203,18 @@ impl Supervisor {
     /// Hears what workers that are loading their code have to say.
     fn hear_workers(&mut self, functions: &[usize]) {
         for function in functions {
-            let Worker::Loading { pid, status, said, since, pause } = &mut self.workers[*function] else { continue };
-            let ended = hear(status, said);
+            let Worker::Loading { pid, status, said, since, until, pause } = &mut self.workers[*function] else { continue };
+            let Some(pipe) = status else { continue };
+            let ended = hear(pipe, said);
             if said == READY.as_bytes() {
                 self.workers[*function] = Worker::Running { pid: *pid, since: *since, pause: *pause };
                 // Its first instances are wanted now, and messages may wait already.
                 self.bus.wake_worker(*function);
+            } else if ended && said.is_empty() {
+                // It will say nothing more. How it ended is seen when it is reaped; one that does not end is ended soon.
+                let soon = Instant::now() + LAST_WORD;
+                *until = soon.min(*until);
+                *status = None;
             } else if ended {
                 self.worker_ended(*function, "the worker ended while it loaded its code");
             }
@@ -212,8 +228,10 @@ impl Supervisor {
     /// A worker is dead, or good for nothing.
     fn worker_ended(&mut self, function: usize, reason: &str) {
         let (pid, since, pause, said) = match &mut self.workers[function] {
-            Worker::Loading { pid, status, said, since, pause } => {
-                hear(status, said);
+            Worker::Loading { pid, status, said, since, pause, .. } => {
+                if let Some(pipe) = status {
+                    hear(pipe, said);
+                }
                 (*pid, *since, *pause, String::from_utf8_lossy(said).trim().to_owned())
             }
             Worker::Running { pid, since, pause } => (*pid, *since, *pause, String::new()),
@@ -251,14 +269,12 @@ impl Supervisor {
                 Worker::Down { until, pause } if *until <= now => {
                     let pause = *pause;
                     self.workers[index] = match spawn(&self.outlets, index, &self.functions[index]) {
-                        Ok(Spawned { pid, status }) => {
-                            Worker::Loading { pid, status, said: Vec::new(), since: now, pause }
-                        }
+                        Ok(spawned) => Worker::loading(spawned, pause),
                         Err(_) => Worker::Down { until: now + pause, pause },
                     };
                 }
-                Worker::Loading { since, .. } if *since + LOAD_MAX <= now => {
-                    let reason = format!("the worker did not load its code within {} s", LOAD_MAX.as_secs());
+                Worker::Loading { since, until, .. } if *until <= now => {
+                    let reason = format!("the worker was not ready after {} s", since.elapsed().as_secs());
                     self.worker_ended(index, &reason);
                 }
                 Worker::Down { .. } | Worker::Loading { .. } | Worker::Running { .. } => {}
