@@ -22,6 +22,9 @@ if [ "$what" = test ]; then
         packages="$packages libcoap3-bin"
     need strace strace
     need curl curl
+    need gawk gawk
+    need original-awk original-awk
+    need busybox busybox
     # Debian's Python comes without the module that fills a virtual environment with pip.
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 fi
