@@ -91,14 +91,21 @@ impl Functions {
 
 fn serve_with(serve_call: &dyn Fn(&Instance)) -> ! {
     let worker = Worker::join().unwrap_or_else(|error| give_up(&error));
+    // What the worker itself has printed would otherwise be printed by each instance again.
+    flush_stdout();
     if let Err(error) = worker.ready() {
         give_up(&error);
     }
     let instance = worker.next_instance();
     serve_call(&instance);
-    // What was printed without a line end is still held back. Whoever closed it does not want it.
-    let _closed = std::io::Write::flush(&mut std::io::stdout());
+    flush_stdout();
     instance.exit()
+}
+
+/// Writes out what is held back for want of a line end.
+fn flush_stdout() {
+    // Whoever closed standard output does not want it.
+    let _closed = std::io::Write::flush(&mut std::io::stdout());
 }
 
 fn serve_call<H, O, E>(instance: &Instance, handle: &H)
