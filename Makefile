@@ -33,6 +33,7 @@ test: examples
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 bench: build examples
 	cargo bench --locked --bench hop

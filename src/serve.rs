@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use sandbar_proxy::management::ManagementSocket;
 use sandbar_runtime::manifest::quantity;
@@ -54,7 +55,7 @@ pub(crate) struct ServeArguments {
     host: HostSocket,
     /// Where to answer CoAP; may be given several times
     ///
-    /// The default is for this host alone. 0.0.0.0:5683 and [::]:5683 open it to devices; anyone who can send there
+    /// The default is for this host alone. 0.0.0.0:5683, and its like for IPv6, open it to devices; anyone who can send there
     /// can call any function. Port 0 takes any free port; the log and the management service tell which.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5683")]
     pub(crate) coap: Vec<SocketAddr>,
@@ -95,6 +96,7 @@ impl ServeArguments {
             return Err(Failure::NotRoot);
         }
         start_log(&self.log);
+        raise_descriptor_limit().map_err(|errno| Failure::System(errno.into()))?;
         let runtime = tokio::runtime::Runtime::new().map_err(Failure::System)?;
         let served = runtime.block_on(self.until_stopped());
         // Whatever still blocks a thread by then must not keep the process.
@@ -143,6 +145,12 @@ impl ServeArguments {
             trace: self.trace,
         }
     }
+}
+
+/// Takes as many descriptors as the system allows: each application needs about ten.
+fn raise_descriptor_limit() -> nix::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
 }
 
 /// Tells those who wait for us. That nobody reads our output is no reason not to serve.

@@ -2,7 +2,7 @@
 //!
 //! # The algorithm, in a page
 //!
-//! A [segment](segment) holds a fixed number of *messages*, each with a payload buffer, and a fixed number of *queues*: one
+//! A [segment] holds a fixed number of *messages*, each with a payload buffer, and a fixed number of *queues*: one
 //! for each function, one out to the host agent, one mailbox for each instance.
 //!
 //! ```text
@@ -21,7 +21,7 @@
 //! **One word decides who owns a message**: its [state](message). A queue only gives messages an order, and says which of them
 //! are accepted. There are two commit points, each one compare-and-swap: the cell for the sender, the state for the taker.
 //! Between any two instructions of anyone, each message is in exactly one state with exactly one owner, so that a process may
-//! be killed anywhere: nothing it held is lost from sight, and the supervisor's [sweep](sweep) finds all of it by its
+//! be killed anywhere: nothing it held is lost from sight, and the supervisor's [sweep] finds all of it by its
 //! owner's name. Free messages are on no list that could break: a free message is one whose state says so.
 //!
 //! Waiting is by futex, on a word of the waiter's own. A waiter announces itself in its queue's set of waiters, then looks

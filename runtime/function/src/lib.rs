@@ -27,7 +27,9 @@ pub mod instance;
 pub mod process;
 pub mod worker;
 
+use std::any::Any;
 use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use context::Context;
 pub use instance::CallError;
@@ -102,6 +104,12 @@ fn serve_with(serve_call: &dyn Fn(&Instance)) -> ! {
     instance.exit()
 }
 
+/// What a panic said, if it said it in words.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
+}
+
 /// Writes out what is held back for want of a line end.
 fn flush_stdout() {
     // Whoever closed standard output does not want it.
@@ -116,10 +124,12 @@ where
 {
     let Some(served) = instance.take() else { return };
     let context = Context::new(instance, &served);
-    let result = handle(served.event(), &context);
+    // Whatever the panic left broken goes with the process.
+    let result = catch_unwind(AssertUnwindSafe(|| handle(served.event(), &context)));
     let content_format = context.answer_format.get();
     match result {
-        Ok(output) => instance.answer(served, output.as_ref(), content_format),
-        Err(error) => instance.fail(served, &error.to_string()),
+        Ok(Ok(output)) => instance.answer(served, output.as_ref(), content_format),
+        Ok(Err(error)) => instance.fail(served, &error.to_string()),
+        Err(panic) => instance.fail(served, &format!("the function panicked: {}", panic_text(&*panic))),
     }
 }

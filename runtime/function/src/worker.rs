@@ -103,6 +103,7 @@ impl Worker {
     pub fn join_as(name: &str) -> Result<Self, WorkerError> {
         let segment = inherited(descriptors::SEGMENT)?;
         let out_event = inherited(descriptors::OUT_EVENT)?;
+        close_on_exec(descriptors::TRACE)?;
         let bus: &Bus = Box::leak(Box::new(Bus::attach(segment.as_fd(), out_event).map_err(WorkerError::Segment)?));
         let none = || WorkerError::NoSuchFunction(name.to_owned());
         let index = bus.function_index(name).ok_or_else(none)?;
@@ -214,13 +215,20 @@ pub fn give_up(reason: &dyn std::fmt::Display) -> ! {
     process::exit_now(1)
 }
 
-/// Takes a descriptor that the supervisor promised.
+/// Keeps a descriptor that the supervisor promised from programs that the function runs.
 #[allow(unsafe_code, reason = "descriptors that were inherited by number")]
-fn inherited(fd: RawFd) -> Result<OwnedFd, WorkerError> {
-    // SAFETY: the call reads the descriptor's flags, if it exists.
+fn close_on_exec(fd: RawFd) -> Result<(), WorkerError> {
+    // SAFETY: the call sets the descriptor's flags, if it exists.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(WorkerError::NotInASandbox("the descriptors of a sandbox are not open"));
     }
+    Ok(())
+}
+
+/// Takes a descriptor that the supervisor promised.
+#[allow(unsafe_code, reason = "descriptors that were inherited by number")]
+fn inherited(fd: RawFd) -> Result<OwnedFd, WorkerError> {
+    close_on_exec(fd)?;
     // SAFETY: it is open, it is the supervisor's promise, and each is taken once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -11,7 +11,7 @@ use std::io;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
 
 /// The user and group of workers.
@@ -134,6 +134,9 @@ fn limit_resources() -> Result<(), IdentityError> {
         (Resource::RLIMIT_STACK, 8 << 20),
     ];
     for (resource, limit) in limits {
+        // A host that allows less must not keep sandboxes from being made.
+        let (_, most) = getrlimit(resource).map_err(system("read the limits of resources"))?;
+        let limit = limit.min(most);
         setrlimit(resource, limit, limit).map_err(system("limit resources"))?;
     }
     Ok(())

@@ -203,7 +203,9 @@ impl Supervisor {
     /// Hears what workers that are loading their code have to say.
     fn hear_workers(&mut self, functions: &[usize]) {
         for function in functions {
-            let Worker::Loading { pid, status, said, since, until, pause } = &mut self.workers[*function] else { continue };
+            let Worker::Loading { pid, status, said, since, until, pause } = &mut self.workers[*function] else {
+                continue;
+            };
             let Some(pipe) = status else { continue };
             let ended = hear(pipe, said);
             if said == READY.as_bytes() {
