@@ -95,7 +95,7 @@ fn code_that_does_not_load_is_told_and_not_deployed() {
         ("import nothing_of_this_name\n", "nothing_of_this_name"),
         ("def handle(event, context)\n", "SyntaxError"),
         ("def other(event, context):\n    return b''\n", "handle"),
-        ("import os\nos._exit(3)\n", "the worker ended while it loaded its code"),
+        ("import os\nos._exit(3)\n", "the worker exited with status 3"),
         (
             "import threading, time\nthreading.Thread(target=time.sleep, args=[9]).start()\ndef handle(e, c): pass\n",
             "threads",
