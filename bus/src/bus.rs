@@ -247,6 +247,12 @@ impl Bus {
         self.segment.queue(function).waiters().count()
     }
 
+    /// Whether this instance sleeps until a message for the function comes, and has not been chosen to take one.
+    #[must_use]
+    pub fn is_waiting_for_call(&self, slot: usize, function: usize) -> bool {
+        self.segment.queue(function).waiters().contains(slot)
+    }
+
     /// Wakes exactly one who can take what was just sent: an instance that waits, or else the worker, that makes one.
     ///
     /// The message was published before; the fence orders that before the look at the waiters, as the fence in

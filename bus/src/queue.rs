@@ -232,6 +232,11 @@ impl Waiters {
         None
     }
 
+    /// Whether this slot waits and nobody has chosen it.
+    pub(crate) fn contains(&self, slot: usize) -> bool {
+        self.0[slot / 64].load(Ordering::SeqCst) >> (slot % 64) & 1 == 1
+    }
+
     /// How many wait.
     pub(crate) fn count(&self) -> usize {
         self.0.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
@@ -318,6 +323,7 @@ mod tests {
             waiters.announce(slot);
         }
         assert_eq!(waiters.count(), 4);
+        assert!(waiters.contains(64) && !waiters.contains(65));
         let chosen: Vec<_> = std::iter::from_fn(|| waiters.choose()).collect();
         assert_eq!(chosen, [0, 63, 64, 255]);
         assert!(!waiters.withdraw(63));

@@ -149,3 +149,27 @@ async fn a_sandbox_that_ends_is_made_again_and_calls_wait_for_it() {
     assert!(Path::new(&format!("/proc/{pid}")).metadata().is_err());
     host.end().await;
 }
+
+/// Calls that come while all instances are busy get instances of their own, and do not wait for the others to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_calls_do_not_wait_for_each_other() {
+    let Some(host) = start("slow").await else { return };
+    let manifest = "name = \"slow\"\n[functions.wait]\nruntime = \"python3\"\ncode = \"wait.py\"\ntimeout = \"6s\"\n";
+    let code = "import time\ndef handle(event, context):\n    time.sleep(1)\n    return event\n";
+    host.agent.deploy(&host.write("slow", &[("sandbar.toml", manifest), ("wait.py", code)])).await.unwrap();
+    for round in 0..2 {
+        // One after another they would take five times as long as they may.
+        let calls = (0..30).map(|call| {
+            let agent = host.agent.clone();
+            let payload = format!("{round} {call}");
+            let request =
+                Request { application: "slow".to_owned(), payload: payload.clone().into(), ..Request::default() };
+            tokio::spawn(async move { (agent.call(request).await, payload) })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            let (answer, payload) = call.await.unwrap();
+            assert_eq!((answer.outcome, &answer.payload[..]), (Outcome::Done, payload.as_bytes()), "{answer:?}");
+        }
+    }
+    host.end().await;
+}

@@ -170,19 +170,24 @@ impl Worker {
         }
     }
 
+    /// Whether the instance in a slot is there for a message that comes now. One that has been chosen to take a message is not,
+    /// even if it has not woken up yet: whoever finds nobody to choose wakes the worker, which must not count on that one then.
+    fn can_take(&self, slot: usize, phase: Phase) -> bool {
+        phase == Phase::Forking || phase == Phase::Ready && self.bus.is_waiting_for_call(slot, self.index)
+    }
+
     /// A slot, if fewer instances stand ready (or are on their way) than wanted, and if the function may have another.
     fn wanted_slot(&self) -> Option<usize> {
         let functions = self.bus.layout().geometry.functions;
         let mut held = vec![0usize; functions];
         let (mut free, mut ahead) = (0usize, 0usize);
-        for slot in self.bus.slots() {
+        for (index, slot) in self.bus.slots().iter().enumerate() {
             let Some(state) = slot.state() else { continue };
             if state.phase == Phase::Free {
                 free += 1;
             } else if state.function < functions {
                 held[state.function] += 1;
-                let waits = matches!(state.phase, Phase::Forking | Phase::Ready);
-                ahead += usize::from(waits && state.function == self.index);
+                ahead += usize::from(state.function == self.index && self.can_take(index, state.phase));
             }
         }
         let wanted = self.function.ready.max(self.bus.waiting(self.index).min(AHEAD_MAX));
