@@ -172,14 +172,19 @@ impl Bus {
         None
     }
 
-    /// Puts a message that its sender owns into a queue and wakes who is to take it. When the queue is full the message is
-    /// its sender's as before.
-    fn post(&self, stay: Stay, actor: Actor, from: Kind, to: Destination) -> Result<(), Full> {
+    /// Puts a message that its sender owns into a queue, under a new envelope, and wakes who is to take it. When the queue is
+    /// full the message is its sender's as before.
+    ///
+    /// The state is set before the envelope is written: a sweep that finds a message on its way, but in no queue, need not know
+    /// how much of the envelope is the new one, as both have the same call and the same way back.
+    fn post(&self, stay: Stay, actor: Actor, from: Kind, to: Destination, envelope: &Envelope) -> Result<(), Full> {
         let queue_index = self.index_of(to).ok_or(Full)?;
         let kind = if from == Kind::Draft { Kind::Sending } else { Kind::Forwarding };
         let header = self.header_of(stay.index);
+        let was = header.read();
         let state = State { kind, queue: queue_index, actor, generation: stay.generation };
         header.set_state(state);
+        header.write(envelope);
         let queue = self.segment.queue(queue_index);
         let entry = Entry::new(stay.index, stay.generation);
         let pushed = queue.push(entry).or_else(|Full| {
@@ -187,6 +192,7 @@ impl Bus {
             queue.push(entry)
         });
         if pushed.is_err() {
+            header.write(&was);
             header.set_state(State { kind: from, queue: 0, ..state });
             return Err(Full);
         }
@@ -403,8 +409,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When the queue is full: the draft comes back.
     pub fn send(self, to: Destination, envelope: &Envelope) -> Result<(), Self> {
-        self.bus.header_of(self.stay.index).write(envelope);
-        match self.bus.post(self.stay, self.actor, Kind::Draft, to) {
+        match self.bus.post(self.stay, self.actor, Kind::Draft, to, envelope) {
             Ok(()) => {
                 std::mem::forget(self);
                 Ok(())
@@ -472,7 +477,11 @@ impl<'a> Taken<'a> {
         header.result.store(draft.stay.pack(), Ordering::Release);
         match draft.send(to, envelope) {
             Ok(()) => Ok(()),
-            Err(draft) => Err((self, draft)),
+            Err(draft) => {
+                // The draft may become another's message, which must not be taken for the result.
+                header.result.store(0, Ordering::Release);
+                Err((self, draft))
+            }
         }
     }
 
@@ -481,8 +490,7 @@ impl<'a> Taken<'a> {
     /// # Errors
     /// When the queue is full: the message comes back.
     pub fn forward(self, to: Destination, envelope: &Envelope) -> Result<(), Self> {
-        self.bus.header_of(self.stay.index).write(envelope);
-        match self.bus.post(self.stay, self.actor, Kind::Serving, to) {
+        match self.bus.post(self.stay, self.actor, Kind::Serving, to, envelope) {
             Ok(()) => {
                 std::mem::forget(self);
                 Ok(())

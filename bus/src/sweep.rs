@@ -6,12 +6,12 @@
 //! |---|---|---|
 //! | `Serving`, a request whose result was not sent | the call it died in | the caller gets an error, in that very message |
 //! | `Serving`, otherwise | a request whose result is sent, or a reply it had read | free |
-//! | `Forwarding`, not in its queue | a request it was about to hand on unchanged | as the first |
+//! | `Forwarding`, not in its queue | a request it was about to hand on or to answer, in place | as the first |
 //! | `Draft`, or `Sending` and not in its queue | a message it was writing | free |
 //! | `Sending` or `Forwarding`, in its queue | accepted | left alone |
 //!
-//! A sweep may itself be cut off after any instruction and run again: the error it sends belongs to the supervisor until it
-//! is in its queue, and messages of the supervisor are swept like those of the dead.
+//! A sweep may itself be cut off after any instruction and run again: until the error it sends is in its queue, the message is
+//! still found under the dead owner's name, as one that is being answered in place.
 
 use std::sync::atomic::Ordering;
 
@@ -59,9 +59,11 @@ impl Bus {
             if state.kind == Kind::Forwarding && self.is_queued(index, state) {
                 continue;
             }
+            // Dropped without an answer, it is free.
             let taken = Taken::new(self, Stay { index, generation: state.generation }, actor);
+            let on_its_way = state.kind == Kind::Forwarding;
             let request = taken.envelope().verdict.is_none();
-            if request && !self.result_was_sent(index, actor) {
+            if on_its_way || request && !self.result_was_sent(index, actor) {
                 cut_off = true;
                 self.answer_error(taken, verdict, diagnostic);
             }
@@ -142,5 +144,115 @@ impl Bus {
                 self.free(Stay { index, generation });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::{Function, Geometry, Layout, Segment};
+
+    fn bus() -> Bus {
+        let function =
+            Function { name: "f".to_owned(), timeout_ns: 1, next: Vec::new(), ready: 1, content_format: None };
+        let geometry = Geometry { messages: [4, 0, 0, 1], queue_capacity: 2, ..Geometry::usual(1, 4, 1 << 10) };
+        let (segment, _fd) = Segment::create(Layout::new(geometry).unwrap(), "test", &[function]).unwrap();
+        let null: OwnedFd = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap().into();
+        Bus::new(segment, null)
+    }
+
+    fn envelope(call: u64) -> Envelope {
+        Envelope {
+            call,
+            deadline_ns: u64::MAX,
+            sent_ns: 0,
+            reply_to: Address::Caller,
+            content_format: None,
+            verdict: None,
+            function: 0,
+            traced: false,
+            hops: 0,
+        }
+    }
+
+    /// A request that the instance in slot 1 has taken; its index and generation.
+    fn serving(bus: &Bus, call: u64) -> Stay {
+        let draft = bus.draft(Actor::AGENT, 0).unwrap();
+        draft.send(Destination::Function(0), &envelope(call)).unwrap();
+        std::mem::forget(bus.take(Actor::instance(1), Destination::Function(0)).unwrap());
+        let found = bus.segment.messages().iter().enumerate().find_map(|(index, header)| {
+            let state = header.state()?;
+            (state.kind == Kind::Serving).then_some(Stay { index, generation: state.generation })
+        });
+        found.unwrap()
+    }
+
+    fn answers(bus: &Bus) -> Vec<(u64, Option<Verdict>)> {
+        let taken = std::iter::from_fn(|| bus.take(Actor::AGENT, Destination::Out));
+        taken.map(|taken| (taken.envelope().call, taken.envelope().verdict)).collect()
+    }
+
+    fn all_free(bus: &Bus) -> bool {
+        bus.segment.messages().iter().all(|header| header.state().unwrap().kind == Kind::Free)
+    }
+
+    /// The answer that an instance was writing in place when it died, at each step of the way to the queue.
+    #[test]
+    fn an_answer_cut_off_on_its_way_becomes_an_error() {
+        for envelope_was_written in [false, true] {
+            let bus = bus();
+            let Stay { index, generation } = serving(&bus, 5);
+            let header = bus.header_of(index);
+            let out = bus.layout().geometry.functions;
+            header.set_state(State { kind: Kind::Forwarding, queue: out, actor: Actor::instance(1), generation });
+            if envelope_was_written {
+                header.write(&Envelope { verdict: Some(Verdict::Failed), ..envelope(5) });
+            }
+            assert!(bus.sweep(1, Verdict::Crashed, "died"));
+            assert_eq!(answers(&bus), [(5, Some(Verdict::Crashed))]);
+            assert!(all_free(&bus));
+        }
+    }
+
+    #[test]
+    fn a_result_on_its_way_but_in_no_queue_was_not_sent() {
+        let bus = bus();
+        let request = serving(&bus, 6);
+        let draft = bus.draft(Actor::instance(1), 0).unwrap();
+        std::mem::forget(draft);
+        let (index, state) = bus
+            .segment
+            .messages()
+            .iter()
+            .enumerate()
+            .find_map(|(index, header)| Some((index, header.state().filter(|state| state.kind == Kind::Draft)?)))
+            .unwrap();
+        let result = Stay { index, generation: state.generation };
+        bus.header_of(request.index).result.store(result.pack(), Ordering::Release);
+        bus.header_of(index).set_state(State { kind: Kind::Sending, queue: 1, ..state });
+        assert!(bus.sweep(1, Verdict::Crashed, "died"));
+        assert_eq!(answers(&bus), [(6, Some(Verdict::Crashed))]);
+        assert!(all_free(&bus));
+    }
+
+    #[test]
+    fn a_result_that_found_its_queue_full_is_not_taken_for_another_message() {
+        let bus = bus();
+        let request = serving(&bus, 7);
+        for call in [100, 101] {
+            let draft = bus.draft(Actor::AGENT, 0).unwrap();
+            draft.send(Destination::Function(0), &envelope(call)).unwrap();
+        }
+        let taken = Taken::new(&bus, request, Actor::instance(1));
+        let draft = bus.draft(Actor::instance(1), 0).unwrap();
+        let (taken, draft) = taken.answer_with(draft, Destination::Function(0), &envelope(7)).unwrap_err();
+        drop(draft);
+        std::mem::forget(taken);
+        // What was the draft is another's message by now.
+        std::mem::forget(bus.draft(Actor::instance(2), 0).unwrap());
+        assert!(bus.sweep(1, Verdict::Crashed, "died"));
+        assert_eq!(answers(&bus), [(7, Some(Verdict::Crashed))]);
     }
 }
