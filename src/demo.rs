@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::unistd::Uid;
-use sandbar_proxy::client::{Call, Client, Response};
+use sandbar_proxy::client::{Client, Method, Request, Response};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -172,8 +172,8 @@ impl<'a> Stage<'a> {
     /// Calls over CoAP, and prints the answer and the path of the call.
     async fn call(&mut self, path: &str, payload: &[u8], format: u16, expected: Code) -> Result<Response, Failure> {
         let began = Instant::now();
-        let call = Call { path, payload, content_format: Some(format) };
-        let response = self.coap.post(&call).await?;
+        let request = Request { method: Method::Post, path, payload, content_format: Some(format) };
+        let response = self.coap.request(&request).await?;
         let took = began.elapsed();
         let (class, detail) = response.code;
         let said = summary(&response.payload);

@@ -11,7 +11,7 @@ use crate::layout::{CLASSES, Layout};
 use crate::message::{Actor, Envelope, Kind, MessageHeader, State, Stay};
 use crate::queue::{Entry, Full};
 use crate::segment::{Function, Segment, SegmentError};
-use crate::slot::InstanceSlot;
+use crate::slot::{InstanceSlot, Phase};
 
 /// Where the result of a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,6 +287,19 @@ impl Bus {
         ring(&self.segment.function_entry(function).worker);
     }
 
+    /// Wakes everyone who may have been about to be woken by a process that is dead. Whoever has nothing to do sleeps again.
+    pub(crate) fn wake_all(&self) {
+        for slot in self.slots() {
+            if slot.state().is_some_and(|state| matches!(state.phase, Phase::Ready | Phase::Running)) {
+                ring(&slot.wake);
+            }
+        }
+        for function in 0..self.layout().geometry.functions {
+            self.wake_worker(function);
+        }
+        self.wake_agent();
+    }
+
     fn wake_agent(&self) {
         let one = 1u64.to_ne_bytes();
         // A failure can only mean that the counter is at its limit, and then the agent is awake.
@@ -308,9 +321,15 @@ impl Bus {
         loop {
             let seen = slot.wake.load(Ordering::Acquire);
             waiters.announce(slot_index);
+            // Only now: until it can be chosen, the worker counts on it as one that is on its way.
+            slot.ready();
             fence(Ordering::SeqCst);
             if let Some(taken) = self.take(actor, Destination::Function(function)) {
-                waiters.withdraw(slot_index);
+                let chosen = !waiters.withdraw(slot_index);
+                if chosen && self.waiting(function) > 0 {
+                    // Chosen for another message than the one it has: somebody else must be.
+                    self.wake(Destination::Function(function));
+                }
                 return taken;
             }
             futex::wait(&slot.wake, seen, None);
@@ -323,16 +342,17 @@ impl Bus {
         }
     }
 
-    /// Waits for a reply to this instance until the deadline.
+    /// Waits for a reply to this instance, of this generation of its slot, until the deadline.
     #[must_use]
-    pub fn wait_for_reply(&self, slot_index: usize, call: u64, deadline_ns: u64) -> Option<Taken<'_>> {
+    pub fn wait_for_reply(&self, slot_index: usize, generation: u32, deadline_ns: u64) -> Option<Taken<'_>> {
+        let here = Address::Instance { slot: slot_index, generation };
         let actor = Actor::instance(slot_index);
         let slot = &self.slots()[slot_index];
         loop {
             let seen = slot.wake.load(Ordering::Acquire);
             fence(Ordering::SeqCst);
             while let Some(taken) = self.take(actor, Destination::Mailbox(slot_index)) {
-                if taken.envelope().call == call {
+                if taken.envelope().reply_to == here {
                     return Some(taken);
                 }
             }

@@ -32,12 +32,11 @@ impl Bus {
             self.sweep_messages(Actor::SUPERVISOR, verdict, diagnostic);
         }
         for function in 0..self.layout().geometry.functions {
-            let chosen = !self.segment.queue(function).waiters().withdraw(slot);
-            let was_waiting = state.is_some_and(|state| state.function == function && state.phase == Phase::Ready);
-            if chosen && was_waiting && self.waiting(function) > 0 {
-                // Somebody chose it to take a message, and it did not live to.
-                self.wake(Destination::Function(function));
-            }
+            self.segment.queue(function).waiters().withdraw(slot);
+        }
+        if state.is_none_or(|state| state.phase != Phase::Done) {
+            // It may have been chosen to take a message, or have sent one and not woken anybody yet.
+            self.wake_all();
         }
         while let Some(reply) = self.take(Actor::SUPERVISOR, Destination::Mailbox(slot)) {
             drop(reply);

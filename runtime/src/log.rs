@@ -3,18 +3,26 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use crate::manifest::Application;
+use crate::watch::watch;
 
 /// Bytes of one file; an application has two at most.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of a line; a longer one is cut into several.
-pub(crate) const LINE_BYTES_MAX: usize = 8 << 10;
+const LINE_BYTES_MAX: usize = 8 << 10;
+/// Lines of one function that are taken in a period, and how long that is.
+const LINES_AT_ONCE: usize = 1000;
+const LINES_PERIOD: Duration = Duration::from_millis(250);
 /// Lines that a slow follower may be behind before it misses some.
 const FOLLOWED_LINES_MAX: usize = 1024;
 
@@ -110,6 +118,60 @@ impl Log {
             }
         }
     }
+}
+
+/// Reads the log pipes of a sandbox (its own, then one for each function) until the sandbox is no more.
+pub(crate) fn read_pipes(application: &Application, pipes: Vec<OwnedFd>, log: &Arc<Log>) {
+    let names = application.functions.iter().map(|function| function.name.as_str().to_owned());
+    for (name, pipe) in std::iter::once(String::new()).chain(names).zip(pipes) {
+        tokio::spawn(read_pipe(name, pipe, Arc::clone(log)));
+    }
+}
+
+/// Reads a log pipe, line by line. One who writes faster than a log may grow is held up by a full pipe.
+async fn read_pipe(function: String, pipe: OwnedFd, log: Arc<Log>) {
+    let set = nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
+    let Ok(pipe) = set.map_err(std::io::Error::from).and_then(|_| watch(pipe)) else { return };
+    let mut line = Vec::new();
+    let mut bytes = [0; 4096];
+    let (mut since, mut lines) = (Instant::now(), 0);
+    loop {
+        let Ok(mut ready) = pipe.readable().await else { return };
+        match nix::unistd::read(pipe.get_ref(), &mut bytes) {
+            Ok(0) => break,
+            Ok(count) => {
+                lines += add_lines(&function, &mut line, &bytes[..count], &log);
+                if lines > LINES_AT_ONCE {
+                    tokio::time::sleep_until(since + LINES_PERIOD).await;
+                }
+                if since.elapsed() >= LINES_PERIOD {
+                    (since, lines) = (Instant::now(), 0);
+                }
+                tokio::task::yield_now().await;
+            }
+            Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
+            Err(_) => break,
+        }
+    }
+    if !line.is_empty() {
+        log.add(&function, &String::from_utf8_lossy(&line));
+    }
+}
+
+/// Adds the lines that `bytes` complete; how many there were.
+fn add_lines(function: &str, line: &mut Vec<u8>, bytes: &[u8], log: &Log) -> usize {
+    let mut lines = 0;
+    for byte in bytes {
+        if *byte != b'\n' {
+            line.push(*byte);
+        }
+        if *byte == b'\n' || line.len() >= LINE_BYTES_MAX {
+            log.add(function, String::from_utf8_lossy(line).trim_end());
+            line.clear();
+            lines += 1;
+        }
+    }
+    lines
 }
 
 fn append_to(path: &Path) -> io::Result<File> {

@@ -19,10 +19,9 @@ use tokio::sync::oneshot;
 
 use crate::call::{Answer, CallId, Hop, Outcome, Request};
 use crate::cgroup::Cgroup;
-use crate::log::{LINE_BYTES_MAX, Log};
+use crate::log::Log;
 use crate::manifest::Application;
-use crate::sandbox::{LogPipes, Sandbox};
-use crate::watch::watch;
+use crate::sandbox::Sandbox;
 
 /// Messages taken out of one sandbox before others get their turn.
 const TAKEN_AT_ONCE: usize = 64;
@@ -71,13 +70,8 @@ impl Drop for Registered<'_> {
 }
 
 impl Running {
-    /// Puts a sandbox into service. Its logs are read from now on.
-    pub(crate) fn new(application: Arc<Application>, sandbox: Sandbox, logs: LogPipes, log: Arc<Log>) -> Arc<Self> {
-        let names = std::iter::once(String::new())
-            .chain(application.functions.iter().map(|function| function.name.as_str().to_owned()));
-        for (name, pipe) in names.zip(logs) {
-            tokio::spawn(read_log(name, pipe, Arc::clone(&log)));
-        }
+    /// Puts a sandbox into service.
+    pub(crate) fn new(application: Arc<Application>, sandbox: Sandbox, log: Arc<Log>) -> Arc<Self> {
         Arc::new(Self {
             application,
             sandbox,
@@ -186,6 +180,8 @@ impl Running {
             () = self.hand_out() => {}
             () = self.hear_supervisor() => {}
         }
+        // What the sandbox has still answered is an answer.
+        self.drain_out().await;
         self.retire();
     }
 
@@ -210,18 +206,21 @@ impl Running {
     async fn hand_out(&self) {
         loop {
             let Ok(mut ready) = self.sandbox.out_event.readable().await else { return };
-            // The counter first, then the queue: what comes in between rings again.
-            let mut count = [0; 8];
-            if nix::unistd::read(self.sandbox.out_event.get_ref(), &mut count).is_err() {
-                ready.clear_ready();
-            }
-            let mut taken = 0;
-            while let Some(message) = self.sandbox.bus.take(Actor::AGENT, Destination::Out) {
-                self.hand_to_caller(message);
-                taken += 1;
-                if taken % TAKEN_AT_ONCE == 0 {
-                    tokio::task::yield_now().await;
-                }
+            // The event is never read, which could block: its descriptor is shared with the sandbox, where its flags can be
+            // changed. Each write to it is an edge of its own, so that what comes after this line makes it ready again.
+            ready.clear_ready();
+            self.drain_out().await;
+        }
+    }
+
+    /// Hands on all that has come out.
+    async fn drain_out(&self) {
+        let mut taken = 0;
+        while let Some(message) = self.sandbox.bus.take(Actor::AGENT, Destination::Out) {
+            self.hand_to_caller(message);
+            taken += 1;
+            if taken % TAKEN_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -343,36 +342,4 @@ fn receive_reports(trace: &OwnedFd) -> Option<(Vec<HopReport>, u32)> {
 fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
-}
-
-/// Reads a log pipe, line by line, until the sandbox is no more.
-async fn read_log(function: String, pipe: OwnedFd, log: Arc<Log>) {
-    let set = nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK));
-    let Ok(pipe) = set.map_err(std::io::Error::from).and_then(|_| watch(pipe)) else { return };
-    let mut line = Vec::new();
-    let mut bytes = [0; 4096];
-    loop {
-        let Ok(mut ready) = pipe.readable().await else { return };
-        match nix::unistd::read(pipe.get_ref(), &mut bytes) {
-            Ok(0) => break,
-            Ok(count) => add_lines(&function, &mut line, &bytes[..count], &log),
-            Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
-            Err(_) => break,
-        }
-    }
-    if !line.is_empty() {
-        log.add(&function, &String::from_utf8_lossy(&line));
-    }
-}
-
-fn add_lines(function: &str, line: &mut Vec<u8>, bytes: &[u8], log: &Log) {
-    for byte in bytes {
-        if *byte != b'\n' {
-            line.push(*byte);
-        }
-        if *byte == b'\n' || line.len() >= LINE_BYTES_MAX {
-            log.add(function, String::from_utf8_lossy(line).trim_end());
-            line.clear();
-        }
-    }
 }

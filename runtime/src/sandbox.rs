@@ -30,7 +30,7 @@ use tokio::time::timeout;
 
 use crate::cgroup::{Cgroup, CgroupError, CgroupLimits, Hierarchy};
 use crate::inside::Inside;
-use crate::manifest::Application;
+use crate::manifest::{Application, Runtime};
 use crate::python::Python;
 use crate::watch::watch;
 
@@ -159,11 +159,14 @@ impl Sandbox {
     pub(crate) async fn start(
         grounds: &Grounds,
         specification: &Specification,
-    ) -> Result<(Self, LogPipes), SandboxError> {
+        read_logs: impl FnOnce(LogPipes),
+    ) -> Result<Self, SandboxError> {
         let application = &specification.application;
         let limits = application.limits;
         let (segment, segment_fd) = make_segment(application)?;
         let (logs, log_ends) = log_pipes(application.functions.len())?;
+        // From the start: code that prints while it is loaded must not wait for somebody to read it.
+        read_logs(logs);
         let out_event =
             EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(host("make an eventfd"))?;
         let wake =
@@ -190,7 +193,7 @@ impl Sandbox {
         let out_event = watched(out_event)?;
         let sandbox = Self { process, cgroup: Mutex::new(Some(cgroup)), control, bus, out_event, trace, wake };
         match timeout(LOAD_MAX, sandbox.until_ready(application)).await {
-            Ok(Ok(())) => Ok((sandbox, logs)),
+            Ok(Ok(())) => Ok(sandbox),
             Ok(Err(error)) => {
                 sandbox.end().await;
                 Err(error)
@@ -297,13 +300,21 @@ fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), Sandbox
             content_format: function.content_format,
         })
         .collect();
-    // Every process that is neither the supervisor nor a worker may be an instance.
-    let others = 1 + functions.len();
-    let processes = usize::try_from(application.limits.processes).unwrap_or(usize::MAX);
-    let slots = processes.saturating_sub(others).clamp(1, sandbar_bus::layout::SLOTS_MAX);
+    let slots = slots(application);
     let usual = Geometry::usual(functions.len(), slots, application.limits.payload_bytes);
     let layout = Layout::new(Geometry { queue_capacity: application.limits.queue, ..usual })?;
     Ok(Segment::create(layout, application.name.as_str(), &functions)?)
+}
+
+/// How many instances may exist at a time: every process that is neither the supervisor nor a worker may be one, but an instance
+/// of an executable needs room for the program it runs, and for one that this runs.
+fn slots(application: &Application) -> usize {
+    let functions = application.functions.len();
+    let processes = usize::try_from(application.limits.processes).unwrap_or(usize::MAX);
+    let executable = application.functions.iter().any(|function| function.runtime == Runtime::Executable);
+    let processes_each = if executable { 3 } else { 1 };
+    let slots = processes.saturating_sub(1 + functions) / processes_each;
+    slots.clamp(functions, sandbar_bus::layout::SLOTS_MAX)
 }
 
 /// One pipe for the sandbox and one for each function: the reading ends, which do not block, and the writing ends.

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::call::{Answer, CallId, Outcome, Request};
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::manifest::Application;
 use crate::running::{Retired, Running};
 use crate::sandbox::{Grounds, Sandbox, SandboxError, Specification};
@@ -73,8 +73,9 @@ impl Maker {
         let application = &self.specification.application;
         let sandbox_name = format!("{}-{number}", application.name.as_str());
         let specification = Specification { sandbox_name, ..self.specification.clone() };
-        let (sandbox, logs) = Sandbox::start(&self.grounds, &specification).await?;
-        Ok(Running::new(Arc::clone(application), sandbox, logs, Arc::clone(&self.log)))
+        let read_logs = |pipes| log::read_pipes(application, pipes, &self.log);
+        let sandbox = Sandbox::start(&self.grounds, &specification, read_logs).await?;
+        Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log)))
     }
 
     /// Tells the application's files in their final place to sandboxes that are made from now on.

@@ -9,6 +9,7 @@ import gc
 import importlib.util
 import os
 import sys
+import traceback
 
 _LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libsandbar_function.so")
 
@@ -161,8 +162,6 @@ def _serve(handler, context):
     try:
         output = _as_bytes(handler(event, context))
     except BaseException as error:  # an exit of the handler's own is a failure of the call like any other
-        import traceback
-
         traceback.print_exc()
         diagnostic = _describe(error).encode("utf-8", "replace")
         _bus.sandbar_fail(diagnostic, len(diagnostic))
@@ -177,6 +176,7 @@ def _fork(slot):
     side = _bus.sandbar_worker_fork(slot)
     if side == 1:
         ctypes.pythonapi.PyOS_AfterFork_Child()
+        gc.enable()
     else:
         ctypes.pythonapi.PyOS_AfterFork_Parent()
     return side == 1
@@ -187,8 +187,6 @@ def main(path, handler_name):
     try:
         handler = _load_handler(path, handler_name)
     except BaseException as error:
-        import traceback
-
         traceback.print_exc()
         _bus.sandbar_worker_give_up(f"cannot load {os.path.basename(path)}: {_describe(error)}".encode())
     context = Context(os.environ["SANDBAR_FUNCTION"])

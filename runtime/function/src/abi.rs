@@ -265,8 +265,10 @@ fn flush_stdio() {
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_instance_exit() -> ! {
     flush_stdio();
-    match process().instance.as_ref() {
-        Some(instance) => instance.exit(),
-        None => crate::process::exit_now(0),
+    let process = process();
+    match process.instance.as_ref() {
+        Some(instance) if process.served.is_none() => instance.exit(),
+        // Without an answer: the supervisor finds the call, and tells its caller.
+        Some(_) | None => crate::process::exit_now(0),
     }
 }

@@ -68,13 +68,12 @@ impl fmt::Display for CallError {
 impl std::error::Error for CallError {}
 
 impl Instance {
-    /// The first thing the new process does: it takes the identity of its slot and says that it is ready.
+    /// The first thing the new process does: it takes the identity of its slot.
     pub(crate) fn begin(bus: &'static Bus, function_index: usize, function: Function, slot: usize) -> Self {
         if let Err(error) = process::become_instance(slot) {
             crate::worker::give_up(&format_args!("the instance cannot take its own user id: {error}"));
         }
         let generation = bus.slots()[slot].state().map_or(0, |state| state.generation);
-        bus.slots()[slot].ready();
         Self { bus, function_index, function, slot, generation }
     }
 
@@ -147,6 +146,11 @@ impl Instance {
         self.end(served, Verdict::Failed, diagnostic);
     }
 
+    /// There was no room to run the handler.
+    pub fn refuse(&self, served: Served, diagnostic: &str) {
+        self.end(served, Verdict::Overloaded, diagnostic);
+    }
+
     fn end(&self, served: Served, verdict: Verdict, diagnostic: &str) {
         self.report_hop(&served);
         self.bus.answer_error(served.taken, verdict, diagnostic);
@@ -215,7 +219,7 @@ impl Instance {
         let index = self.find(function)?;
         let envelope = self.request(served, index, content_format, reply_to, served.deadline_ns);
         self.post(index, payload, envelope)?;
-        let reply = self.bus.wait_for_reply(self.slot, envelope.call, served.deadline_ns);
+        let reply = self.bus.wait_for_reply(self.slot, self.generation, served.deadline_ns);
         let reply = reply.ok_or(CallError::DeadlinePassed)?;
         let envelope = reply.envelope();
         match envelope.verdict {

@@ -28,6 +28,10 @@ pub(crate) fn serve(name: &str, path: &Path) -> Result<Infallible, Box<dyn std::
         match run(&instance, &served, path) {
             Ok(Finished { status, output, .. }) if status.success() => instance.answer(served, &output, None),
             Ok(finished) => instance.fail(served, &finished.diagnostic(path)),
+            // No room for a process, which may pass.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                instance.refuse(served, &format!("no room for the process of {}", path.display()));
+            }
             Err(error) => instance.fail(served, &format!("cannot run {}: {error}", path.display())),
         }
     }

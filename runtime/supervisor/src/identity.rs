@@ -169,11 +169,13 @@ pub fn become_worker() -> Result<(), IdentityError> {
 /// processes of the namespace while none can be forked, so that nothing escapes by forking.
 pub fn kill_leftovers(slot: usize) {
     let id = sandbar_function::process::INSTANCE_UID_BASE.saturating_add(u32::try_from(slot).unwrap_or(u32::MAX));
-    let unchanged = Uid::from_raw(u32::MAX);
-    if setresuid(unchanged, Uid::from_raw(id), unchanged).is_ok() {
+    let (instance, root) = (Uid::from_raw(id), Uid::from_raw(0));
+    // Real and effective: with either, one may kill what runs as it, and what runs as the sandbox's root is a worker in the
+    // making.
+    if setresuid(instance, instance, root).is_ok() {
         // ESRCH: it left nothing.
         let _nothing_left = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
         // The saved user is the sandbox's root still, and becoming it again brings the capabilities back.
-        let _restored = setresuid(unchanged, Uid::from_raw(0), unchanged);
+        let _restored = setresuid(root, root, root);
     }
 }

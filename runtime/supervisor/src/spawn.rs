@@ -100,7 +100,7 @@ fn become_worker_of(
         Program::Executable { path } => executable::serve(&plan.name, path),
         Program::Native { path } => Ok(execute(&[path.as_path()], &plan.name)?),
         Program::Python { interpreter, worker, code, handler } => {
-            let arguments = [interpreter, Path::new("-B"), worker, code, Path::new(handler)];
+            let arguments = [interpreter, Path::new("-B"), Path::new("-s"), worker, code, Path::new(handler)];
             Ok(execute(&arguments, &plan.name)?)
         }
     }
@@ -140,6 +140,8 @@ pub fn environment(function: &str) -> Vec<(&'static str, String)> {
         ("HOME", "/tmp".to_owned()),
         ("TMPDIR", "/tmp".to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
+        // Packages in the home directory, which calls can write to, must not be loaded by the next worker.
+        ("PYTHONNOUSERSITE", "1".to_owned()),
         // Libraries that start a thread for each processor when they are loaded would make forks of them impossible.
         ("OMP_NUM_THREADS", "1".to_owned()),
         ("OPENBLAS_NUM_THREADS", "1".to_owned()),

@@ -218,6 +218,7 @@ impl Supervisor {
                 *until = soon.min(*until);
                 *status = None;
             } else if ended {
+                let _dead_already = kill(*pid, Signal::SIGKILL);
                 self.worker_ended(*function, "the worker ended while it loaded its code");
             }
         }
@@ -227,19 +228,18 @@ impl Supervisor {
         }
     }
 
-    /// A worker is dead, or good for nothing.
+    /// A worker is dead, or was killed as good for nothing.
     fn worker_ended(&mut self, function: usize, reason: &str) {
-        let (pid, since, pause, said) = match &mut self.workers[function] {
-            Worker::Loading { pid, status, said, since, pause, .. } => {
+        let (since, pause, said) = match &mut self.workers[function] {
+            Worker::Loading { status, said, since, pause, .. } => {
                 if let Some(pipe) = status {
                     hear(pipe, said);
                 }
-                (*pid, *since, *pause, String::from_utf8_lossy(said).trim().to_owned())
+                (*since, *pause, String::from_utf8_lossy(said).trim().to_owned())
             }
-            Worker::Running { pid, since, pause } => (*pid, *since, *pause, String::new()),
+            Worker::Running { since, pause, .. } => (*since, *pause, String::new()),
             Worker::Down { .. } => return,
         };
-        let _already_dead = kill(pid, Signal::SIGKILL);
         self.free_slots_without_process(function);
         let pause = if since.elapsed() > LIVED_WELL { AGAIN.0 } else { pause };
         // What it said itself is better than how it ended.
@@ -275,7 +275,8 @@ impl Supervisor {
                         Err(_) => Worker::Down { until: now + pause, pause },
                     };
                 }
-                Worker::Loading { since, until, .. } if *until <= now => {
+                Worker::Loading { pid, since, until, .. } if *until <= now => {
+                    let _dead_already = kill(*pid, Signal::SIGKILL);
                     let reason = format!("the worker was not ready after {} s", since.elapsed().as_secs());
                     self.worker_ended(index, &reason);
                 }
