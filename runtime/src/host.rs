@@ -70,8 +70,10 @@ struct Shared {
     applications_directory: PathBuf,
     grounds: Arc<Grounds>,
     services: RwLock<BTreeMap<String, Deployment>>,
-    /// Held while an application is deployed or removed.
-    changing: Mutex<()>,
+    /// Versions that were replaced and finish their calls; they still have their users.
+    retiring: std::sync::Mutex<Vec<Deployment>>,
+    /// Held while an application is deployed or removed. False once the agent is stopped: then nothing is deployed any more.
+    changing: Mutex<bool>,
     calls_in_flight: AtomicUsize,
     next_call: AtomicU64,
     _lock: Flock<File>,
@@ -160,6 +162,9 @@ pub enum DeployError {
     /// Its sandbox cannot be made, or its code cannot be loaded.
     #[error("the application does not start")]
     Sandbox(#[from] SandboxError),
+    /// The agent is being stopped.
+    #[error("the host agent is being stopped")]
+    Stopping,
 }
 
 impl From<BundleError> for DeployError {
@@ -242,7 +247,8 @@ impl HostAgent {
             applications_directory,
             grounds,
             services: RwLock::default(),
-            changing: Mutex::default(),
+            retiring: std::sync::Mutex::default(),
+            changing: Mutex::new(true),
             calls_in_flight: AtomicUsize::new(0),
             next_call: AtomicU64::new(first_call()),
             _lock: lock,
@@ -303,7 +309,9 @@ impl HostAgent {
 
     fn free_users(&self) -> Result<u32, DeployError> {
         let services = self.shared.services.read().unwrap_or_else(PoisonError::into_inner);
-        let taken: std::collections::BTreeSet<u32> = services.values().map(|deployment| deployment.users).collect();
+        let retiring = self.shared.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let deployments = services.values().chain(retiring.iter());
+        let taken: std::collections::BTreeSet<u32> = deployments.map(|deployment| deployment.users).collect();
         let max = self.shared.config.applications_max;
         let limit = u32::try_from(max).unwrap_or(u32::MAX);
         (0..limit).find(|users| !taken.contains(users)).ok_or(DeployError::Full(max))
@@ -324,7 +332,10 @@ impl HostAgent {
     /// # Errors
     /// Why it is not deployed; nothing has changed then.
     pub async fn deploy(&self, folder: &Path) -> Result<Deployed, DeployError> {
-        let _changing = self.shared.changing.lock().await;
+        let running = self.shared.changing.lock().await;
+        if !*running {
+            return Err(DeployError::Stopping);
+        }
         let (source, into) = (folder.to_owned(), self.shared.applications_directory.clone());
         let staged = tokio::task::spawn_blocking(move || bundle::stage(&source, &into, &BundleLimits::default()))
             .await
@@ -351,7 +362,10 @@ impl HostAgent {
             functions: application.functions.iter().map(|function| function.name.as_str().to_owned()).collect(),
             replaced: replaced.is_some(),
         };
-        tokio::spawn(retire(replaced, installed.previous));
+        if let Some(replaced) = replaced {
+            self.shared.retiring.lock().unwrap_or_else(PoisonError::into_inner).push(replaced.clone());
+            tokio::spawn(retire(Arc::clone(&self.shared), replaced, installed.previous));
+        }
         Ok(deployed)
     }
 
@@ -365,6 +379,7 @@ impl HostAgent {
         let removed = removed.ok_or_else(|| RemoveError::NoSuchApplication(application.to_owned()))?;
         let log = Arc::clone(&removed.service.log);
         removed.service.end().await;
+        self.end_retiring(|name| name == application).await;
         log.delete();
         bundle::retire(&self.shared.applications_directory, &removed.service.application.name)
             .map_err(RemoveError::Files)
@@ -462,9 +477,18 @@ impl HostAgent {
         service.log.read(function, follow).map_err(LogsError::Files)
     }
 
+    /// Ends replaced versions of these applications at once, with the calls they still have.
+    async fn end_retiring(&self, of: impl Fn(&str) -> bool) {
+        let retiring = self.shared.retiring.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for deployment in retiring.iter().filter(|deployment| of(deployment.service.application.name.as_str())) {
+            deployment.service.end().await;
+        }
+    }
+
     /// Ends all sandboxes and leaves nothing of this agent's in the system. What is deployed stays deployed.
     pub async fn stop(&self) {
-        let _changing = self.shared.changing.lock().await;
+        let mut running = self.shared.changing.lock().await;
+        *running = false;
         let services = std::mem::take(&mut *self.shared.services.write().unwrap_or_else(PoisonError::into_inner));
         let ends: Vec<_> = services
             .into_values()
@@ -475,6 +499,7 @@ impl HostAgent {
                 tracing::error!(%error, "an application could not be ended");
             }
         }
+        self.end_retiring(|_| true).await;
         let grounds = &self.shared.grounds;
         if let Err(error) = grounds.hierarchy.remove_host(&grounds.host_name) {
             tracing::error!(error = crate::chain(&error), "the host's control group is left behind");
@@ -516,14 +541,13 @@ fn status(service: &Service) -> ApplicationStatus {
 }
 
 /// Lets a version that was replaced finish its calls, ends it, and deletes its files.
-async fn retire(replaced: Option<Deployment>, files: Option<PathBuf>) {
-    if let Some(replaced) = replaced {
-        replaced.service.drain().await;
-    }
-    if let Some(files) = files
-        && let Err(error) = bundle::discard(&files)
-    {
-        tracing::warn!(path = %files.display(), %error, "a replaced version's files are left behind");
+async fn retire(shared: Arc<Shared>, replaced: Deployment, files: Option<PathBuf>) {
+    replaced.service.drain().await;
+    let retiring = |deployment: &Deployment| !Arc::ptr_eq(&deployment.service, &replaced.service);
+    shared.retiring.lock().unwrap_or_else(PoisonError::into_inner).retain(retiring);
+    let discarded = files.map_or(Ok(()), |files| bundle::discard(&files));
+    if let Err(error) = discarded {
+        tracing::warn!(%error, "a replaced version's files are left behind");
     }
 }
 

@@ -192,7 +192,7 @@ impl Running {
                     self.log.add(self.function_name(function), &format!("{reason}; started again in {again_ms} ms"));
                 }
                 Ok(Event::Failed { reason }) => self.log.add("", &format!("the sandbox cannot go on: {reason}")),
-                Ok(Event::Created | Event::Ready | Event::WorkerFailed { .. }) => {}
+                Ok(Event::Forked { .. } | Event::Created | Event::Ready | Event::WorkerFailed { .. }) => {}
                 Err(ReceiveError::Nothing) => {}
                 Err(ReceiveError::Closed) => return,
                 Err(error) => {

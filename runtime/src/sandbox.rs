@@ -214,7 +214,7 @@ impl Sandbox {
                     let function = application.functions.get(function).map_or("?", |function| function.name.as_str());
                     return Err(SandboxError::Worker { function: function.to_owned(), reason });
                 }
-                Event::Created | Event::WorkerDied { .. } => {}
+                Event::Forked { .. } | Event::Created | Event::WorkerDied { .. } => {}
             }
         }
     }
@@ -254,6 +254,12 @@ impl Sandbox {
 }
 
 impl Process {
+    /// The process of this id, which is a child of ours that nobody has reaped: the id cannot be another's yet.
+    fn watch(pid: Pid) -> Result<Self, SandboxError> {
+        let pidfd = pidfd_open(pid).map_err(|source| SandboxError::Host { step: "watch the supervisor", source })?;
+        Ok(Self { pid, pidfd: watched(pidfd)? })
+    }
+
     fn kill(&self) {
         // SIGKILL to the first process of a process id namespace: the kernel kills all others before it lets it go.
         let _gone = pidfd_kill(self.pidfd.get_ref().as_fd());
@@ -361,21 +367,46 @@ async fn make_process(
     let control =
         control.map_err(|error| SandboxError::Host { step: "start the supervisor", source: error.into() })??;
     let control = watched(control)?;
-    let created = timeout(BUILD_MAX, next_event(&control)).await.map_err(|_| SandboxError::Slow(BUILD_MAX))?;
-    let Received { record, sender_pid, .. } = created.map_err(SandboxError::Ended)?;
-    let pid = match (record, sender_pid) {
-        (Event::Created, Some(pid)) => Pid::from_raw(pid),
-        (Event::Failed { reason }, _) => return Err(SandboxError::Inside(reason)),
-        (event, _) => return Err(SandboxError::Inside(format!("the supervisor began with {event:?}"))),
-    };
-    // The process is our child and not reaped by anyone else, so that its id cannot be another's yet.
-    let pidfd = pidfd_open(pid).map_err(|source| SandboxError::Host { step: "watch the supervisor", source })?;
-    let process = Process { pid, pidfd: watched(pidfd)? };
+    let created = timeout(BUILD_MAX, until_created(&control)).await.map_err(|_| SandboxError::Slow(BUILD_MAX));
+    let process = created.and_then(|created| created)?;
+    let pid = process.pid;
     cgroup.attach(pid)?;
     map_users(pid, specification.first_user).map_err(|source| SandboxError::Host { step: "map users", source })?;
     protocol::send(control.get_ref().as_fd(), &Go {}, &[])
         .map_err(|source| SandboxError::Host { step: "let the supervisor go on", source })?;
     Ok((process, control))
+}
+
+/// Hears of the first process, from its launcher, and then of its progress, from itself. The two may come in any order. An
+/// error on the way ends the process if it is known; the launcher tells of it before anything else can go wrong.
+async fn until_created(control: &AsyncFd<OwnedFd>) -> Result<Process, SandboxError> {
+    let mut process = None;
+    let mut outcome = None;
+    loop {
+        match next_event(control).await.map_err(SandboxError::Ended)?.record {
+            Event::Forked { pid } => process = Some(Process::watch(Pid::from_raw(pid))?),
+            Event::Created => outcome = Some(Ok(())),
+            Event::Failed { reason } => outcome = Some(Err(SandboxError::Inside(reason))),
+            event @ (Event::Ready | Event::WorkerFailed { .. } | Event::WorkerDied { .. }) => {
+                return Err(SandboxError::Inside(format!("the supervisor began with {event:?}")));
+            }
+        }
+        match (process.take(), outcome.take()) {
+            (Some(process), Some(Ok(()))) => return Ok(process),
+            (Some(_), Some(Err(error))) => return Err(error),
+            (None, Some(Err(error))) => return Err(launch_error(control, error).await),
+            (pending, other) => (process, outcome) = (pending, other),
+        }
+    }
+}
+
+/// A failure that came before the word of the first process: from the launcher, and then the socket is closed; or from the
+/// first process itself, and then that word comes yet, and the process is reaped by it.
+async fn launch_error(control: &AsyncFd<OwnedFd>, error: SandboxError) -> SandboxError {
+    if let Ok(Received { record: Event::Forked { pid }, .. }) = next_event(control).await {
+        drop(Process::watch(Pid::from_raw(pid)));
+    }
+    error
 }
 
 /// Starts the supervisor's program, which forks the sandbox's first process as our child and ends, and sends it the plan.

@@ -167,6 +167,7 @@ impl Service {
 
     async fn finish(&self, stop: Stop) {
         self.stop.send_if_modified(|now| std::mem::replace(now, (*now).max(stop)) < stop);
+        // Whoever else ends it holds the lock until it is ended.
         if let Some(keeper) = self.keeper.lock().await.take()
             && let Err(error) = keeper.await
         {
@@ -224,6 +225,7 @@ impl Keeper {
             };
             tokio::select! {
                 () = &mut serving => {}
+                _ = self.stopped.wait_for(|stop| *stop == Stop::AtOnce) => {}
                 result = tokio::time::timeout(DRAIN_MAX, drained) => {
                     if result.is_err() {
                         self.maker.log.add("", "the old version is ended with calls under way");

@@ -173,3 +173,111 @@ async fn slow_calls_do_not_wait_for_each_other() {
     }
     host.end().await;
 }
+
+const HOSTILE: &str = r#"
+import fcntl, os, time
+
+def block(event, context):
+    for descriptor in range(3, 10):
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
+        except OSError:
+            pass
+    return b"done"
+
+def flood(event, context):
+    while True:
+        os.write(1, b"\n" * 65536)
+
+def echo(event, context):
+    return event
+
+def wait(event, context):
+    time.sleep(float(event))
+    return event
+"#;
+
+fn hostile(host: &Host, name: &str) -> PathBuf {
+    let functions = ["block", "flood", "echo", "wait"].map(|function| {
+        format!(
+            "[functions.{function}]\nruntime = \"python3\"\ncode = \"hostile.py\"\nhandler = \"{function}\"\ntimeout = \"3s\"\n"
+        )
+    });
+    let manifest = format!("name = \"{name}\"\nentry = \"echo\"\n{}", functions.concat());
+    host.write(name, &[("sandbar.toml", &manifest), ("hostile.py", HOSTILE)])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_cannot_hold_up_the_agent() {
+    let Some(host) = start("hostile").await else { return };
+    for name in ["one", "two"] {
+        host.agent.deploy(&hostile(&host, name)).await.unwrap();
+        assert_eq!(host.call(&format!("{name}/block"), b"").await.payload, "done");
+    }
+    let floods = ["one", "two"].map(|name| {
+        let request =
+            Request { application: name.to_owned(), function: Some("flood".to_owned()), ..Request::default() };
+        let agent = host.agent.clone();
+        tokio::spawn(async move { agent.call(request).await })
+    });
+    for _ in 0..20 {
+        let answer = tokio::time::timeout(Duration::from_secs(2), host.call("one", b"still here")).await;
+        assert_eq!(answer.unwrap().payload, "still here");
+    }
+    for flood in floods {
+        assert_eq!(flood.await.unwrap().outcome, Outcome::DeadlinePassed);
+    }
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_ends_versions_that_were_replaced_as_well() {
+    let Some(host) = start("replaced").await else { return };
+    let folder = hostile(&host, "replaced");
+    host.agent.deploy(&folder).await.unwrap();
+    let agent = host.agent.clone();
+    let request = Request {
+        application: "replaced".to_owned(),
+        function: Some("wait".to_owned()),
+        payload: "2.5".into(),
+        ..Request::default()
+    };
+    let call = tokio::spawn(async move { agent.call(request).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(host.agent.deploy(&folder).await.unwrap().replaced);
+    host.agent.stop().await;
+    assert_eq!(call.await.unwrap().outcome, Outcome::Failed);
+    let name = fs::read_to_string(host.folder.join("state/host")).unwrap();
+    for controller in fs::read_dir("/sys/fs/cgroup").unwrap() {
+        assert!(!controller.unwrap().path().join(&name).exists(), "a control group is left behind");
+    }
+    assert!(matches!(host.agent.deploy(&folder).await, Err(DeployError::Stopping)));
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_cannot_be_built_leaves_no_process() {
+    let Some(host) = start("unbuilt").await else { return };
+    fs::remove_dir(host.folder.join("state/root")).unwrap();
+    fs::write(host.folder.join("state/root"), "no directory").unwrap();
+    for _ in 0..3 {
+        let error = host.agent.deploy(&letters(&host)).await.unwrap_err();
+        assert!(matches!(error, DeployError::Sandbox(_)), "{error:?}");
+    }
+    let ours = std::process::id().to_string();
+    // The last one may be reaped a moment later.
+    for attempt in 0.. {
+        let left = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        let left =
+            left.filter(|stat| stat.contains("(sandbar-super) Z") && stat.split(' ').nth(3) == Some(ours.as_str()));
+        if left.count() == 0 {
+            break;
+        }
+        assert!(attempt < 100, "zombies are left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    host.end().await;
+}

@@ -50,8 +50,8 @@ pub fn run() -> Result<(), Box<dyn Error>> {
 fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     let Received { record: plan, descriptors, .. } = receive::<Plan>(agent.as_fd())?;
     identity::leave_host()?;
-    if fork_first_process()? {
-        return Ok(());
+    if let Some(pid) = fork_first_process()? {
+        return Ok(send(agent.as_fd(), &Event::Forked { pid }, &[])?);
     }
     prctl::set_name(c"sandbar-super")?;
     let null = std::fs::File::open("/dev/null")?.into();
@@ -66,14 +66,19 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     Ok(Supervisor::start(bus, agent, wake, outlets, plan.functions)?.run()?)
 }
 
-/// Forks the first process of the new process id namespace as a child of the agent; true in the one that is left over.
+/// Forks the first process of the new process id namespace as a child of the agent: its id on the host in the process that
+/// is left over, `None` in the new one.
 #[allow(unsafe_code, reason = "clone(2) with a parent of its own")]
-fn fork_first_process() -> std::io::Result<bool> {
+fn fork_first_process() -> std::io::Result<Option<i32>> {
     let none = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: without CLONE_VM the child has a copy of this address space and continues here, as after fork(2). This process
     // has one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_PARENT | libc::SIGCHLD, none, none, none, none) };
-    if pid < 0 { Err(std::io::Error::last_os_error()) } else { Ok(pid != 0) }
+    match i32::try_from(pid) {
+        Ok(0) => Ok(None),
+        Ok(pid) if pid > 0 => Ok(Some(pid)),
+        Ok(_) | Err(_) => Err(std::io::Error::last_os_error()),
+    }
 }
 
 struct Descriptors {

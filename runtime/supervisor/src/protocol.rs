@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!   agent                          supervisor
-//!     │ ── Plan, descriptors ──────▶ │  namespaces, root file system
+//!     │ ── Plan, descriptors ──────▶ │
+//!     │ ◀────────────────── Forked ─ │  the launcher made the sandbox's first process, and ends
+//!     │                              │  namespaces, root file system
 //!     │ ◀───────────────── Created ─ │  in its own user namespace, not yet mapped
 //!     │  control groups, id maps     │
 //!     │ ── Go ─────────────────────▶ │  identity, capabilities, filter; starts the workers
@@ -104,6 +106,11 @@ pub struct Go {}
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
+    /// The first process of the sandbox exists.
+    Forked {
+        /// Its process id on the host.
+        pid: i32,
+    },
     /// The process is there, in its own user namespace.
     Created,
     /// Every worker has loaded its code.
