@@ -42,7 +42,7 @@ const LOAD_MAX: Duration = Duration::from_secs(70);
 const END_MAX: Duration = Duration::from_secs(10);
 /// Users of one application: as many as the kernel's own default for a container.
 pub(crate) const USERS_PER_APPLICATION: u32 = 65_536;
-/// Instances that each function keeps ready.
+/// Instances that each function keeps ready, where that leaves as many again for calls under way; else it keeps one.
 const READY_PER_FUNCTION: usize = 2;
 
 /// What of the host goes into every sandbox.
@@ -295,6 +295,8 @@ async fn remove_cgroup(cgroup: Cgroup) {
 }
 
 fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), SandboxError> {
+    let slots = slots(application);
+    let ready = if slots >= 2 * READY_PER_FUNCTION * application.functions.len() { READY_PER_FUNCTION } else { 1 };
     let functions: Vec<Function> = application
         .functions
         .iter()
@@ -302,11 +304,10 @@ fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), Sandbox
             name: function.name.as_str().to_owned(),
             timeout_ns: u64::try_from(function.timeout.as_nanos()).unwrap_or(u64::MAX),
             next: function.next.clone(),
-            ready: READY_PER_FUNCTION,
+            ready,
             content_format: function.content_format,
         })
         .collect();
-    let slots = slots(application);
     let usual = Geometry::usual(functions.len(), slots, application.limits.payload_bytes);
     let layout = Layout::new(Geometry { queue_capacity: application.limits.queue, ..usual })?;
     Ok(Segment::create(layout, application.name.as_str(), &functions)?)

@@ -34,7 +34,8 @@ pub const FUNCTION_VARIABLE: &str = "SANDBAR_FUNCTION";
 pub const READY: &str = "ready\n";
 /// Instances that a worker makes for waiting messages before any of them has started, at most.
 const AHEAD_MAX: usize = 8;
-/// Slots that each function can count on, so that a flood of one cannot keep those after it in a chain from running.
+/// Slots that each function can count on, where there are as many, so that a flood of one cannot keep those after it in a chain
+/// from running.
 const SLOTS_ASSURED: usize = 2;
 
 /// A worker, attached to its application's bus.
@@ -194,9 +195,10 @@ impl Worker {
         if ahead >= wanted {
             return None;
         }
+        let assured_each = SLOTS_ASSURED.min(self.bus.slots().len() / functions);
         let others = held.iter().enumerate().filter(|(function, _)| *function != self.index);
-        let assured: usize = others.map(|(_, held)| SLOTS_ASSURED.saturating_sub(*held)).sum();
-        if held[self.index] >= SLOTS_ASSURED && free <= assured {
+        let assured: usize = others.map(|(_, held)| assured_each.saturating_sub(*held)).sum();
+        if held[self.index] >= assured_each && free <= assured {
             return None;
         }
         self.bus.reserve_slot(self.index).map(|(slot, _)| slot)
