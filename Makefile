@@ -2,7 +2,10 @@
 SHELL := /bin/sh
 PREFIX ?= /usr/local
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+BENCHES := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
+# Each target wants the whole machine, and two package managers at once lock each other out.
+.NOTPARALLEL:
 .PHONY: help build examples demo test check bench install clean
 
 help:
@@ -27,8 +30,7 @@ demo: build examples
 
 test: examples
 	@sh scripts/setup.sh test
-	cargo test --workspace --locked
-	python3 -m unittest discover -s tests/examples
+	@bash scripts/test.sh
 
 check:
 	cargo fmt --all --check
@@ -36,7 +38,7 @@ check:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 bench: build examples
-	cargo bench --locked --bench hop
+	cargo bench --locked $(BENCHES)
 
 install: build
 	install -D -m 755 $(TARGET)/release/sandbar $(DESTDIR)$(PREFIX)/bin/sandbar

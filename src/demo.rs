@@ -1,32 +1,38 @@
 //! `sandbar demo`: a host at work, on readings of this machine and on a picture, and what it refuses.
 //!
+//! ```text
+//! host spawned ── ready ── examples deployed ── calls over CoAP, each checked ──▶ host stopped, folder removed
+//!                   └──────── SIGINT, SIGTERM or anything that goes wrong ──────────▲
+//! ```
 //! It is a check as well: it fails if any call ends otherwise than it should.
 
 mod host;
 mod readings;
+mod stage;
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::unistd::Uid;
-use sandbar_proxy::client::{Client, Method, Request, Response};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 use crate::output;
-use host::PrivateHost;
+use host::{OpenHost, PrivateHost};
+use stage::{Act, Stage};
 
 /// Packs of readings that are sent, and the pause between them.
 const PACKS: usize = 3;
 const BETWEEN_PACKS: Duration = Duration::from_millis(500);
-/// How long an answer is waited for; no function of the examples may run longer.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Content formats (RFC 7252, 12.3): SenML as JSON, JPEG, octets.
+/// What must be there before anything is begun, in the folder of the examples.
+const NEEDED: [&str; 4] =
+    ["thermostat/bin/average", "gallery/bin/gallery", "failures/bin/failures", "pictures/scene.jpg"];
+/// Content formats (RFC 7252, 12.3): SenML as JSON, JPEG.
 const SENML: u16 = 110;
 const JPEG: u16 = 22;
-const OCTETS: u16 = 42;
+/// What every JPEG begins with.
+const JPEG_MAGIC: [u8; 2] = [0xFF, 0xD8];
 /// A payload that no function of the example of misbehaviour takes.
 const TOO_MUCH_BYTES: usize = 2 << 20;
 
@@ -45,7 +51,7 @@ pub(crate) struct DemoArguments {
     /// The folder of the example applications, built
     #[arg(long, value_name = "DIR", default_value = "examples")]
     examples: PathBuf,
-    /// Where to keep the thumbnail
+    /// Where to keep the thumbnail; without this it goes with everything else
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
 }
@@ -55,50 +61,50 @@ impl DemoArguments {
         if !Uid::effective().is_root() {
             return Err(Failure::NotRoot);
         }
-        for needed in ["thermostat/bin/average", "gallery/bin/gallery", "failures/bin/failures", "pictures/scene.jpg"] {
-            let what = self.examples.join(needed);
-            if !what.exists() {
-                return Err(Failure::NoExamples { what });
-            }
+        let missing = NEEDED.map(|needed| self.examples.join(needed)).into_iter().find(|path| !path.exists());
+        if let Some(what) = missing {
+            return Err(Failure::NoExamples { what });
         }
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::System)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::System)?;
-        let host = PrivateHost::start().await?;
+        let mut host = PrivateHost::spawn()?;
         let shown = tokio::select! {
-            shown = self.show(&host) => shown,
+            shown = self.show(&mut host) => shown,
             _ = terminate.recv() => Err(Failure::Interrupted),
             _ = interrupt.recv() => Err(Failure::Interrupted),
         };
         let stopped = host.stop().await;
-        shown.and(stopped)
+        let instances = shown?;
+        stopped?;
+        output::line(&format!(
+            "\nEvery call ended as it should; {instances} functions ran, each in a process of its own.\n\
+             The host is stopped and its folder is removed."
+        ))
     }
 
-    async fn show(&self, host: &PrivateHost) -> Result<(), Failure> {
-        let mut stage = Stage::new(host).await?;
+    /// Shows everything; gives the number of instances that were seen.
+    async fn show(&self, host: &mut PrivateHost) -> Result<usize, Failure> {
+        let host = host.ready().await?;
+        let mut stage = Stage::new(&host).await?;
         stage.title("A host of its own, with the example applications")?;
         for name in ["thermostat", "gallery", "failures"] {
-            self.deploy(host, name).await?;
+            self.deploy(&host, name).await?;
         }
         stage.title("Readings of this machine: ingest (Python) > average (native) > alarm (executable)")?;
         for pack in 0..PACKS {
             if pack > 0 {
                 tokio::time::sleep(BETWEEN_PACKS).await;
             }
-            let readings = readings::pack()?;
-            output::line(&format!("  sent      {readings}"))?;
-            stage.call("thermostat", readings.as_bytes(), SENML, (2, 4)).await?;
+            send_readings(&mut stage).await?;
         }
-        stage.title("A picture, in blocks: look > thumbnail, and metadata on its own")?;
-        self.picture(&mut stage).await?;
+        stage.title("A picture, in blocks: look > thumbnail; metadata gets it as well, and runs on its own")?;
+        self.send_picture(&mut stage).await?;
         stage.title("What is refused, and how misbehaving functions end")?;
-        refusals(&mut stage).await?;
-        if stage.wrong > 0 {
-            return Err(Failure::Demonstration(stage.wrong));
-        }
-        output::line("\nEvery call ended as it should; the host is stopped, and nothing of it is left.")
+        misbehave(&mut stage).await?;
+        stage.end()
     }
 
-    async fn deploy(&self, host: &PrivateHost, name: &str) -> Result<(), Failure> {
+    async fn deploy(&self, host: &OpenHost, name: &str) -> Result<(), Failure> {
         let folder = self.examples.join(name).canonicalize().map_err(Failure::System)?;
         let began = Instant::now();
         let deployed = host.client.deploy(&folder).await?;
@@ -106,107 +112,66 @@ impl DemoArguments {
         output::line(&format!("  {name} in {} ms: {functions}", began.elapsed().as_millis()))
     }
 
-    async fn picture(&self, stage: &mut Stage<'_>) -> Result<(), Failure> {
+    async fn send_picture(&self, stage: &mut Stage<'_>) -> Result<(), Failure> {
         let path = self.examples.join("pictures/scene.jpg");
         let picture =
             std::fs::read(&path).map_err(|source| Failure::Input { what: path.display().to_string(), source })?;
-        output::line(&format!("  sent      {} bytes of JPEG", picture.len()))?;
-        let thumbnail = stage.call("gallery", &picture, JPEG, (2, 4)).await?;
-        stage.expect(thumbnail.payload.starts_with(&[0xFF, 0xD8]), "the answer is a JPEG");
-        if let Some(folder) = &self.keep {
-            let path = folder.join("thumbnail.jpg");
-            std::fs::write(&path, &thumbnail.payload).map_err(Failure::Output)?;
-            output::line(&format!("  kept      {}", path.display()))?;
+        let hops = &["look", "thumbnail"];
+        let act = Act { content_format: Some(JPEG), hops, ..Act::new("gallery", &picture, (2, 4)) };
+        let thumbnail = stage.call(&act).await?.payload;
+        stage.expect(thumbnail.starts_with(&JPEG_MAGIC), "the answer is a JPEG");
+        stage.expect(thumbnail.len() < picture.len(), "the thumbnail is smaller than the picture");
+        stage.side_branch("gallery", "metadata").await?;
+        match &self.keep {
+            Some(folder) => keep(folder, &thumbnail),
+            None => output::line("  not kept  (--keep DIR keeps the thumbnail)"),
         }
-        Ok(())
     }
 }
 
-/// A code as class and detail: (4, 4) for 4.04.
-type Code = (u8, u8);
+async fn send_readings(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    let pack = readings::pack()?;
+    let hops = &["ingest", "average", "alarm"];
+    let act = Act { content_format: Some(SENML), hops, ..Act::new("thermostat", pack.as_bytes(), (2, 4)) };
+    let verdict = stage.call(&act).await?.payload;
+    let judged = serde_json::from_slice(&verdict).is_ok_and(|verdict: serde_json::Value| verdict["state"].is_string());
+    stage.expect(judged, "the answer says the state");
+    Ok(())
+}
 
-/// Each misbehaviour with what comes of it: title, path, payload, code.
-async fn refusals(stage: &mut Stage<'_>) -> Result<(), Failure> {
+/// Each misbehaviour, and what must come of it.
+async fn misbehave(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let too_much = vec![0; TOO_MUCH_BYTES];
-    let acts: [(&str, &str, &[u8], Code); 7] = [
-        ("a function that does not exist", "failures/nothing", b"", (4, 4)),
-        ("a payload larger than the application takes", "failures/echo", &too_much, (4, 13)),
-        ("a function that raises an exception", "failures/raise", b"hello", (5, 0)),
-        ("a function that crashes", "failures/crash", b"", (5, 0)),
-        ("a function that never ends", "failures/never", b"", (5, 4)),
-        ("a function that eats memory", "failures/hungry", b"", (5, 0)),
-        ("and the same application still answers", "failures/echo", b"still here", (2, 4)),
+    let acts: [(&str, Act<'_>); 7] = [
+        (
+            "a function that does not exist",
+            Act { says: "no function \"nothing\"", ..Act::new("failures/nothing", b"", (4, 4)) },
+        ),
+        (
+            "a payload larger than the application takes",
+            Act { says: "at most 1048576 bytes", ..Act::new("failures/echo", &too_much, (4, 13)) },
+        ),
+        (
+            "a function that raises an exception",
+            Act { says: "raised on purpose", hops: &["raise"], ..Act::new("failures/raise", b"hello", (5, 0)) },
+        ),
+        ("a function that crashes", Act { says: "SIGABRT", ..Act::new("failures/crash", b"", (5, 0)) }),
+        ("a function that never ends", Act { says: "never: ", ..Act::new("failures/never", b"", (5, 4)) }),
+        ("a function that eats memory", Act { says: "out of memory", ..Act::new("failures/hungry", b"", (5, 0)) }),
+        (
+            "and the same application still answers",
+            Act { says: "still here", hops: &["echo"], ..Act::new("failures/echo", b"still here", (2, 4)) },
+        ),
     ];
-    for (title, path, payload, expected) in acts {
+    for (title, act) in acts {
         output::line(&format!("  {title}"))?;
-        stage.call(path, payload, OCTETS, expected).await?;
+        stage.call(&act).await?;
     }
     Ok(())
 }
 
-/// Calls, what is printed of them, and how many ended otherwise than they should.
-struct Stage<'a> {
-    host: &'a PrivateHost,
-    coap: Client,
-    bold: bool,
-    wrong: usize,
-}
-
-impl<'a> Stage<'a> {
-    async fn new(host: &'a PrivateHost) -> Result<Self, Failure> {
-        let coap = Client::connect(host.coap, PATIENCE).await?;
-        Ok(Self { host, coap, bold: std::io::stdout().is_terminal(), wrong: 0 })
-    }
-
-    fn title(&self, text: &str) -> Result<(), Failure> {
-        if self.bold { output::line(&format!("\n\x1b[1m{text}\x1b[0m")) } else { output::line(&format!("\n{text}")) }
-    }
-
-    fn expect(&mut self, holds: bool, what: &str) {
-        if !holds {
-            self.wrong += 1;
-            output::note(&format!("  WRONG     it should be that {what}"));
-        }
-    }
-
-    /// Calls over CoAP, and prints the answer and the path of the call.
-    async fn call(&mut self, path: &str, payload: &[u8], format: u16, expected: Code) -> Result<Response, Failure> {
-        let began = Instant::now();
-        let request = Request { method: Method::Post, path, payload, content_format: Some(format) };
-        let response = self.coap.request(&request).await?;
-        let took = began.elapsed();
-        let (class, detail) = response.code;
-        let said = summary(&response.payload);
-        output::line(&format!("  answered  {class}.{detail:02} in {:.1} ms: {said}", took.as_secs_f64() * 1000.0))?;
-        // What is refused as a client's error has not become a call.
-        if class != 4 {
-            for hop in self.path_of_last_call(path).await? {
-                output::line(&format!("            {hop}"))?;
-            }
-        }
-        self.expect(response.code == expected, &format!("the answer is {}.{:02}", expected.0, expected.1));
-        Ok(response)
-    }
-
-    /// The functions that the last call to an application passed through, as its log tells.
-    async fn path_of_last_call(&self, path: &str) -> Result<Vec<String>, Failure> {
-        let application = path.split('/').next().unwrap_or(path);
-        let mut records = self.host.client.logs(application, None, false).await?;
-        let mut last = None;
-        while let Some(record) = records.next().await? {
-            let line = record.text.strip_prefix("call ").filter(|_| record.function.is_empty());
-            last = line.map(str::to_owned).or(last);
-        }
-        // "ID: done: first[PID] waited …, ran … > second …"
-        let hops = last.as_deref().and_then(|line| line.splitn(3, ": ").nth(2)).unwrap_or_default();
-        Ok(hops.split(" > ").filter(|hop| !hop.is_empty()).map(str::to_owned).collect())
-    }
-}
-
-/// A payload in a line: text as it is, anything else by its length.
-fn summary(payload: &[u8]) -> String {
-    match std::str::from_utf8(payload) {
-        Ok(text) if text.len() <= 200 => output::visible(text.trim()).into_owned(),
-        _ => format!("{} bytes", payload.len()),
-    }
+fn keep(folder: &Path, thumbnail: &[u8]) -> Result<(), Failure> {
+    let path = folder.join("thumbnail.jpg");
+    std::fs::write(&path, thumbnail).map_err(|source| Failure::Keep { path: path.clone(), source })?;
+    output::line(&format!("  kept      {}", path.display()))
 }

@@ -50,9 +50,13 @@ pub(crate) enum Failure {
     NoExamples { what: PathBuf },
     #[error("the demonstration's host did not start")]
     NoHost(#[source] io::Error),
+    #[error("the demonstration's host did not stop as it should")]
+    HostDidNotStop(#[source] io::Error),
+    #[error("cannot keep the thumbnail as {}", path.display())]
+    Keep { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Coap(#[from] sandbar_proxy::client::ClientError),
-    #[error("{0} of the demonstration's calls ended otherwise than they should")]
+    #[error("the demonstration was not as it should be in {0} points, each marked WRONG above")]
     Demonstration(usize),
     #[error("interrupted")]
     Interrupted,
@@ -83,6 +87,8 @@ impl Failure {
             | Self::Json(_)
             | Self::NoExamples { .. }
             | Self::NoHost(_)
+            | Self::HostDidNotStop(_)
+            | Self::Keep { .. }
             | Self::Coap(_)
             | Self::Demonstration(_)
             | Self::Interrupted

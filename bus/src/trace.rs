@@ -1,4 +1,4 @@
-//! What an instance tells the agent of its part in a traced call: one datagram, sent before its output is handed over.
+//! What an instance tells the agent of its part in a traced call: one record, sent before its output is handed over.
 //!
 //! The kernel adds the sender's process id as the host knows it (`SCM_CREDENTIALS`), so an instance need not know, and cannot
 //! forge, its own.
@@ -33,7 +33,7 @@ impl HopReport {
         bytes
     }
 
-    /// `None` for a datagram of another length.
+    /// `None` for a record of another length.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HOP_REPORT_BYTES] = bytes.try_into().ok()?;

@@ -20,7 +20,7 @@ pub mod descriptors {
     pub const SEGMENT: RawFd = 3;
     /// The eventfd that wakes the host agent.
     pub const OUT_EVENT: RawFd = 4;
-    /// The datagram socket for reports of traced calls.
+    /// The socket for reports of traced calls.
     pub const TRACE: RawFd = 5;
     /// The pipe on which the worker says that it is ready, or why it never will be.
     pub const STATUS: RawFd = 6;
