@@ -143,7 +143,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Reads "call ID: OUTCOME: FIRST[PID] waited …, ran … > SECOND[PID] …"; what is not of this form is no hop.
+/// Reads `call ID: OUTCOME: FIRST[PID] waited …, ran … > SECOND[PID] …`; what is not of this form is no hop.
 fn hops(line: &str) -> Vec<Hop> {
     let hops = line.splitn(3, ": ").nth(2).unwrap_or_default();
     let hops = hops.split(" > ").filter_map(|hop| {
