@@ -1,51 +1,16 @@
-//! Sending, taking and waiting: what the host agent, the supervisor and the instances do with a segment.
+//! Sending and taking: what the processes of a sandbox do with their segment. The host agent's side is [`crate::agent`].
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::time::Duration;
+use std::ops::Range;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::clock::now_ns;
-use crate::futex;
-use crate::layout::{CLASSES, Layout};
-use crate::message::{Actor, Envelope, Kind, MessageHeader, State, Stay};
+use crate::atomic::Ordering;
+use crate::catalogue::Function;
+use crate::envelope::{Envelope, Verdict};
+use crate::layout::Layout;
+use crate::message::{Actor, Kind, MessageHeader, Scribbled, State, Stay};
 use crate::queue::{Entry, Full};
-use crate::segment::{Function, Segment, SegmentError};
-use crate::slot::{InstanceSlot, Phase};
-
-/// Where the result of a request goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// To the agent, for the caller outside who waits for it.
-    Caller,
-    /// To the agent, for the application's log: nobody waits.
-    Log,
-    /// To an instance that waits for it: its slot, and which of the slot's instances.
-    Instance {
-        /// The slot.
-        slot: usize,
-        /// Which of the slot's instances.
-        generation: u32,
-    },
-}
-
-impl Address {
-    pub(crate) fn pack(self) -> u64 {
-        match self {
-            Self::Log => 0,
-            Self::Caller => 1 << 60,
-            Self::Instance { slot, generation } => 2 << 60 | (slot as u64 & 0xFFFF) << 32 | u64::from(generation),
-        }
-    }
-
-    pub(crate) fn unpack(word: u64) -> Self {
-        match word >> 60 {
-            1 => Self::Caller,
-            2 => Self::Instance { slot: (word >> 32 & 0xFFFF) as usize, generation: (word & 0xFFFF_FFFF) as u32 },
-            _ => Self::Log,
-        }
-    }
-}
+use crate::segment::{Segment, SegmentError};
+use crate::slot::InstanceSlot;
 
 /// What a message is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +27,8 @@ pub enum Destination {
 #[derive(Debug)]
 pub struct Bus {
     pub(crate) segment: Segment,
-    /// Written to when a message goes out to the agent.
-    out_event: OwnedFd,
+    /// Written to when a message goes out to the agent, if the agent waits.
+    pub(crate) out_event: OwnedFd,
 }
 
 /// A message being written. Dropped, it is free again.
@@ -127,6 +92,12 @@ impl Bus {
         self.segment.slots()
     }
 
+    /// Index, among the functions of other applications that this one may call, of the one with this path.
+    #[must_use]
+    pub fn target_index(&self, path: &str) -> Option<usize> {
+        self.segment.target_index(path)
+    }
+
     pub(crate) fn header_of(&self, message: usize) -> &MessageHeader {
         &self.segment.messages()[message]
     }
@@ -140,36 +111,19 @@ impl Bus {
         }
     }
 
-    /// A free message with room for `len` bytes; `None` when there is none, which is an overload.
+    /// A free message with room for `len` bytes, to be sent to `to`; `None` when there is none, which is an overload.
     #[must_use]
-    pub fn draft(&self, actor: Actor, len: usize) -> Option<Draft<'_>> {
-        if len > self.layout().geometry.payload_bytes_max {
-            return None;
-        }
-        let classes = (0..CLASSES).filter(|class| len <= self.layout().class_bytes(*class));
-        let stay = classes.into_iter().find_map(|class| self.claim(actor, class))?;
-        self.header_of(stay.index).len.store(u32::try_from(len).ok()?, Ordering::Relaxed);
-        Some(Draft { bus: self, stay, actor })
+    pub fn draft(&self, actor: Actor, to: Destination, len: usize) -> Option<Draft<'_>> {
+        let stay = self.segment.pool().claim(actor, self.party_of(to), len).ok()??;
+        Some(Draft::begin(self, stay, actor, len))
     }
 
-    /// Claims a free message of a class: one compare-and-swap of its state.
-    fn claim(&self, actor: Actor, class: usize) -> Option<Stay> {
-        let messages = self.layout().messages_of(class);
-        let count = messages.len();
-        let hint = &self.segment.header().hints[class];
-        let start = hint.load(Ordering::Relaxed) as usize;
-        for step in 0..count {
-            let index = messages.start + start.wrapping_add(step) % count;
-            let header = self.header_of(index);
-            let Some(free) = header.state().filter(|state| state.kind == Kind::Free) else { continue };
-            let generation = free.generation.wrapping_add(1);
-            if header.swap_state(free, State { kind: Kind::Draft, queue: 0, actor, generation }) {
-                let next = u32::try_from(start.wrapping_add(step + 1) % count).unwrap_or(0);
-                hint.store(next, Ordering::Relaxed);
-                return Some(Stay { index, generation });
-            }
+    /// Whose messages those are that go there: each function has some of its own, and so have the answers.
+    pub(crate) fn party_of(&self, to: Destination) -> usize {
+        match to {
+            Destination::Function(index) => index,
+            Destination::Out | Destination::Mailbox(_) => self.layout().geometry.functions,
         }
-        None
     }
 
     /// Puts a message that its sender owns into a queue, under a new envelope, and wakes who is to take it. When the queue is
@@ -181,7 +135,8 @@ impl Bus {
         let queue_index = self.index_of(to).ok_or(Full)?;
         let kind = if from == Kind::Draft { Kind::Sending } else { Kind::Forwarding };
         let header = self.header_of(stay.index);
-        let was = header.read();
+        // What a draft said before is nobody's.
+        let was = (from == Kind::Serving).then(|| header.read_as(None));
         let state = State { kind, queue: queue_index, actor, generation: stay.generation };
         header.set_state(state);
         header.write(envelope);
@@ -192,7 +147,9 @@ impl Bus {
             queue.push(entry)
         });
         if pushed.is_err() {
-            header.write(&was);
+            if let Some(was) = was {
+                header.write(&was);
+            }
             header.set_state(State { kind: from, queue: 0, ..state });
             return Err(Full);
         }
@@ -201,9 +158,10 @@ impl Bus {
     }
 
     /// Clears entries at the head whose message was taken by one who did not live to clear them.
-    fn clear_stale(&self, queue_index: usize) {
+    pub(crate) fn clear_stale(&self, queue_index: usize) {
         let queue = self.segment.queue(queue_index);
-        while let Some(front) = queue.front() {
+        for _ in 0..self.turns_max() {
+            let Some(front) = queue.front() else { return };
             if self.fresh(front.entry, queue_index).is_some() {
                 return;
             }
@@ -223,142 +181,29 @@ impl Bus {
     pub fn take(&self, actor: Actor, from: Destination) -> Option<Taken<'_>> {
         let queue_index = self.index_of(from)?;
         let queue = self.segment.queue(queue_index);
-        // Bounded for the agent's sake: honest takers pass each entry once.
-        for _ in 0..self.layout().geometry.messages() + 1024 {
+        for _ in 0..self.turns_max() {
             let front = queue.front()?;
             let state = self.fresh(front.entry, queue_index);
-            let taken = state.and_then(|state| {
-                let generation = state.generation.wrapping_add(1);
-                let serving = State { kind: Kind::Serving, queue: 0, actor, generation };
-                let index = front.entry.index;
-                self.header_of(index).swap_state(state, serving).then_some(Stay { index, generation })
-            });
+            let taken = state.and_then(|state| self.take_fresh(front.entry.index, state, actor));
             queue.clear(front);
-            if let Some(stay) = taken {
-                return Some(Taken { bus: self, stay, actor });
+            if taken.is_some() {
+                return taken;
             }
         }
         None
     }
 
-    /// Messages that wait for a function; a hint.
-    #[must_use]
-    pub fn waiting(&self, function: usize) -> usize {
-        self.segment.queue(function).len()
+    /// The compare-and-swap that makes a message in a queue its taker's. Only one of several that try succeeds.
+    pub(crate) fn take_fresh(&self, index: usize, state: State, actor: Actor) -> Option<Taken<'_>> {
+        let generation = state.generation.wrapping_add(1);
+        let serving = State { kind: Kind::Serving, queue: 0, actor, generation };
+        let taken = self.header_of(index).swap_state(state, serving);
+        taken.then(|| Taken::new(self, Stay { index, generation }, actor))
     }
 
-    /// Instances that sleep until a message for this function comes; a hint.
-    #[must_use]
-    pub fn idle_instances(&self, function: usize) -> usize {
-        self.segment.queue(function).waiters().count()
-    }
-
-    /// Whether this instance sleeps until a message for the function comes, and has not been chosen to take one.
-    #[must_use]
-    pub fn is_waiting_for_call(&self, slot: usize, function: usize) -> bool {
-        self.segment.queue(function).waiters().contains(slot)
-    }
-
-    /// Wakes exactly one who can take what was just sent: an instance that waits, or else the worker, that makes one.
-    ///
-    /// The message was published before; the fence orders that before the look at the waiters, as the fence in
-    /// [`wait_for_call`](Self::wait_for_call) orders the announcement before the look at the queue. One of the two sees the
-    /// other.
-    pub(crate) fn wake(&self, to: Destination) {
-        fence(Ordering::SeqCst);
-        match to {
-            Destination::Function(function) => match self.segment.queue(function).waiters().choose() {
-                Some(slot) => self.wake_instance(slot),
-                None => self.wake_worker(function),
-            },
-            Destination::Out => self.wake_agent(),
-            Destination::Mailbox(slot) => self.wake_instance(slot),
-        }
-    }
-
-    fn wake_instance(&self, slot: usize) {
-        if let Some(slot) = self.slots().get(slot) {
-            ring(&slot.wake);
-        }
-    }
-
-    /// Wakes the worker of a function, that it looks at its instances again.
-    pub fn wake_worker(&self, function: usize) {
-        ring(&self.segment.function_entry(function).worker);
-    }
-
-    /// Wakes everyone who may have been about to be woken by a process that is dead. Whoever has nothing to do sleeps again.
-    pub(crate) fn wake_all(&self) {
-        for slot in self.slots() {
-            if slot.state().is_some_and(|state| matches!(state.phase, Phase::Ready | Phase::Running)) {
-                ring(&slot.wake);
-            }
-        }
-        for function in 0..self.layout().geometry.functions {
-            self.wake_worker(function);
-        }
-        self.wake_agent();
-    }
-
-    fn wake_agent(&self) {
-        let one = 1u64.to_ne_bytes();
-        // A failure can only mean that the counter is at its limit, and then the agent is awake.
-        let _awake = write_event(&self.out_event, &one);
-    }
-
-    /// The word a worker sleeps on: read it before looking at the work, then [`futex::wait`] on it.
-    #[must_use]
-    pub fn worker_word(&self, function: usize) -> &AtomicU32 {
-        &self.segment.function_entry(function).worker
-    }
-
-    /// Waits for a message to the instance's function and takes it.
-    #[must_use]
-    pub fn wait_for_call(&self, slot_index: usize, function: usize) -> Taken<'_> {
-        let actor = Actor::instance(slot_index);
-        let waiters = self.segment.queue(function).waiters();
-        let slot = &self.slots()[slot_index];
-        loop {
-            let seen = slot.wake.load(Ordering::Acquire);
-            waiters.announce(slot_index);
-            // Only now: until it can be chosen, the worker counts on it as one that is on its way.
-            slot.ready();
-            fence(Ordering::SeqCst);
-            if let Some(taken) = self.take(actor, Destination::Function(function)) {
-                let chosen = !waiters.withdraw(slot_index);
-                if chosen && self.waiting(function) > 0 {
-                    // Chosen for another message than the one it has: somebody else must be.
-                    self.wake(Destination::Function(function));
-                }
-                return taken;
-            }
-            futex::wait(&slot.wake, seen, None);
-            if waiters.withdraw(slot_index) {
-                continue;
-            }
-            if let Some(taken) = self.take(actor, Destination::Function(function)) {
-                return taken;
-            }
-        }
-    }
-
-    /// Waits for a reply to this instance, of this generation of its slot, until the deadline.
-    #[must_use]
-    pub fn wait_for_reply(&self, slot_index: usize, generation: u32, deadline_ns: u64) -> Option<Taken<'_>> {
-        let here = Address::Instance { slot: slot_index, generation };
-        let actor = Actor::instance(slot_index);
-        let slot = &self.slots()[slot_index];
-        loop {
-            let seen = slot.wake.load(Ordering::Acquire);
-            fence(Ordering::SeqCst);
-            while let Some(taken) = self.take(actor, Destination::Mailbox(slot_index)) {
-                if taken.envelope().reply_to == here {
-                    return Some(taken);
-                }
-            }
-            let left = deadline_ns.checked_sub(now_ns()).filter(|left| *left > 0)?;
-            futex::wait(&slot.wake, seen, Some(Duration::from_nanos(left)));
-        }
+    /// Entries of a queue that one who takes may pass over: honest takers pass each entry once.
+    pub(crate) fn turns_max(&self) -> usize {
+        self.layout().geometry.messages() + 1024
     }
 
     /// Reserves a free slot for a new instance of a function: its index and generation.
@@ -367,33 +212,6 @@ impl Bus {
         let mut slots = self.slots().iter().enumerate();
         slots.find_map(|(index, slot)| Some((index, slot.reserve(function)?)))
     }
-
-    /// Says that the supervisor is about to sleep until somebody wakes it.
-    pub fn supervisor_sleeps(&self, asleep: bool) {
-        self.segment.header().supervisor_asleep.store(u32::from(asleep), Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-    }
-
-    /// Whether the supervisor must be woken for what was just sent; true for one of those who ask.
-    #[must_use]
-    pub fn supervisor_must_wake(&self) -> bool {
-        fence(Ordering::SeqCst);
-        let asleep = &self.segment.header().supervisor_asleep;
-        asleep.load(Ordering::SeqCst) != 0 && asleep.swap(0, Ordering::SeqCst) != 0
-    }
-}
-
-/// Changes the word, so that who is about to sleep on it does not, and wakes who does.
-fn ring(word: &AtomicU32) {
-    word.fetch_add(1, Ordering::SeqCst);
-    futex::wake_one(word);
-}
-
-#[allow(unsafe_code, reason = "a write to a descriptor, from memory of ours")]
-fn write_event(fd: &OwnedFd, bytes: &[u8; 8]) -> io::Result<()> {
-    // SAFETY: the bytes are ours and as long as said.
-    let written = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-    if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl<'a> Draft<'a> {
@@ -401,11 +219,18 @@ impl<'a> Draft<'a> {
         Self { bus, stay, actor }
     }
 
+    /// A message that was just claimed, with a payload of `len` bytes to be written.
+    pub(crate) fn begin(bus: &'a Bus, stay: Stay, actor: Actor, len: usize) -> Self {
+        let header = bus.header_of(stay.index);
+        header.start.store(0, Ordering::Relaxed);
+        header.len.store(u32::try_from(len).unwrap_or(0), Ordering::Relaxed);
+        Self { bus, stay, actor }
+    }
+
     /// Payload bytes asked for.
     #[must_use]
     pub fn len(&self) -> usize {
-        let (_, capacity) = self.bus.segment.buffer(self.stay.index);
-        (self.bus.header_of(self.stay.index).len.load(Ordering::Relaxed) as usize).min(capacity)
+        self.bus.payload_of(self.stay).1
     }
 
     /// Whether the payload is empty.
@@ -441,7 +266,7 @@ impl<'a> Draft<'a> {
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        self.bus.free(self.stay);
+        self.bus.segment.pool().free(self.stay);
     }
 }
 
@@ -450,41 +275,42 @@ impl<'a> Taken<'a> {
         Self { bus, stay, actor }
     }
 
-    /// What the message says of itself.
+    /// What the message says of itself. One with a verdict that does not exist says that nothing came of it.
     #[must_use]
     pub fn envelope(&self) -> Envelope {
-        self.bus.header_of(self.stay.index).read()
-    }
-
-    fn payload(&self) -> (std::ptr::NonNull<u8>, usize) {
-        let (start, capacity) = self.bus.segment.buffer(self.stay.index);
-        let len = self.bus.header_of(self.stay.index).len.load(Ordering::Relaxed) as usize;
-        (start, len.min(capacity))
+        let header = self.bus.header_of(self.stay.index);
+        header.read().unwrap_or_else(|Scribbled| header.read_as(Some(Verdict::Failed)))
     }
 
     /// The payload, where it lies. For processes of the sandbox: its other processes are trusted not to write to a message
-    /// that is not theirs. The agent uses [`copy`](Self::copy).
+    /// that is not theirs. The agent copies instead: [`crate::agent`].
     #[must_use]
     #[allow(unsafe_code, reason = "payload buffers are raw memory")]
     pub fn bytes(&self) -> &[u8] {
-        let (start, len) = self.payload();
+        let (start, len) = self.bus.payload_of(self.stay);
         // SAFETY: within the buffer; the message is ours, and by the bus's rules only its owner writes to it.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
 
-    /// A copy of the payload, as it was at one moment or another while it was made.
+    /// Which part of the payload these bytes are, if they lie in it.
     #[must_use]
-    #[allow(unsafe_code, reason = "payload buffers are raw memory")]
-    pub fn copy(&self) -> Vec<u8> {
-        let (start, len) = self.payload();
-        let mut copy: Vec<u8> = Vec::with_capacity(len);
-        // SAFETY: the source lies within the mapping, which cannot shrink; the target has room for `len` bytes. A hostile
-        // process may write meanwhile: the memory model does not define what is then read, the processor does, and no
-        // value is impossible for a byte.
-        unsafe { std::ptr::copy_nonoverlapping(start.as_ptr(), copy.as_mut_ptr(), len) };
-        // SAFETY: these bytes were just written.
-        unsafe { copy.set_len(len) };
-        copy
+    pub fn part(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        let payload = self.bytes().as_ptr_range();
+        let given = bytes.as_ptr_range();
+        let within = payload.start <= given.start && given.end <= payload.end && !bytes.is_empty();
+        let start = given.start.addr().wrapping_sub(payload.start.addr());
+        within.then(|| start..start + bytes.len())
+    }
+
+    /// Makes a part of the payload the whole of it. No byte moves.
+    pub fn keep(&mut self, part: Range<usize>) {
+        let (_, len) = self.bus.payload_of(self.stay);
+        let end = part.end.min(len);
+        let start = part.start.min(end);
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(0);
+        let header = self.bus.header_of(self.stay.index);
+        header.start.fetch_add(narrow(start), Ordering::Relaxed);
+        header.len.store(narrow(end - start), Ordering::Relaxed);
     }
 
     /// Sends `draft` as the result of this message and ends its serving. Should this process die on the way, the
@@ -526,20 +352,27 @@ impl<'a> Taken<'a> {
         let len = bytes.len().min(capacity);
         // SAFETY: the message is ours and its buffer is at least `len` long.
         unsafe { std::ptr::copy(bytes.as_ptr(), start.as_ptr(), len) };
-        self.bus.header_of(self.stay.index).len.store(u32::try_from(len).unwrap_or(0), Ordering::Relaxed);
+        let header = self.bus.header_of(self.stay.index);
+        header.start.store(0, Ordering::Relaxed);
+        header.len.store(u32::try_from(len).unwrap_or(0), Ordering::Relaxed);
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.bus.free(self.stay);
+        self.bus.segment.pool().free(self.stay);
     }
 }
 
 impl Bus {
-    /// The owner gives a message back.
-    pub(crate) fn free(&self, stay: Stay) {
-        let Stay { index, generation } = stay;
-        self.header_of(index).set_state(State { kind: Kind::Free, queue: 0, actor: Actor::AGENT, generation });
+    /// Where a message's payload starts and how many bytes it has, both within its buffer whatever its header says.
+    #[allow(unsafe_code, reason = "payload buffers are raw memory")]
+    pub(crate) fn payload_of(&self, stay: Stay) -> (std::ptr::NonNull<u8>, usize) {
+        let (buffer, capacity) = self.segment.buffer(stay.index);
+        let header = self.header_of(stay.index);
+        let start = (header.start.load(Ordering::Relaxed) as usize).min(capacity);
+        let len = (header.len.load(Ordering::Relaxed) as usize).min(capacity - start);
+        // SAFETY: the buffer is `capacity` bytes long, and `start` is at most that.
+        (unsafe { buffer.add(start) }, len)
     }
 }

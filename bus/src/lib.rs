@@ -39,18 +39,29 @@
 //! itself: its processes can scribble over the whole segment, and harm their own application only. The host agent checks all it
 //! reads: see [`bus::Bus::take`] and [`bus::Taken::copy`].
 
+pub mod agent;
+mod atomic;
+pub mod bell;
 pub mod bus;
+mod catalogue;
 pub mod clock;
+mod envelope;
 pub mod futex;
 pub mod layout;
-pub mod message;
+mod message;
+mod pool;
 mod queue;
 pub mod segment;
 pub mod slot;
 pub mod sweep;
 pub mod trace;
+mod waiters;
+mod wake;
 
-pub use bus::{Address, Bus, Destination, Draft, Taken};
+pub use agent::AgentSide;
+pub use bus::{Bus, Destination, Draft, Taken};
+pub use catalogue::{Catalogue, Function};
+pub use envelope::{Address, Envelope, Verdict};
 pub use layout::{Geometry, Layout};
-pub use message::{Actor, Envelope, Verdict};
-pub use segment::{Function, Segment};
+pub use message::Actor;
+pub use segment::Segment;

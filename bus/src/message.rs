@@ -8,20 +8,22 @@
 //! │  kind  │   queue    │   actor    │      generation        │
 //! └────────┴────────────┴────────────┴────────────────────────┘
 //!
-//!              draft: CAS, generation + 1
-//!   ┌──────┐ ─────────────────────────────▶ ┌──────────┐
-//!   │ Free │                                │ Draft(a) │
-//!   └──────┘ ◀───────────────────────────── └──────────┘
-//!      ▲                discard               │       ▲
-//!      │                                 send │       │ the queue was full
-//!      │ discard                              ▼       │
-//!   ┌────────────┐  take: CAS, generation + 1 ┌──────────────┐
-//!   │ Serving(b) │ ◀───────────────────────── │ Sending(a,q) │
-//!   └────────────┘                            └──────────────┘
-//!      │      ▲     take: CAS, generation + 1 ┌─────────────────┐
-//!      │      └────────────────────────────── │ Forwarding(b,q) │
-//!      └────────────────────────────────────▶ └─────────────────┘
-//!                       forward
+//!              Pool::claim: CAS, generation + 1
+//!   ┌──────┐ ────────────────────────────────▶ ┌──────────┐
+//!   │ Free │                                   │ Draft(a) │
+//!   └──────┘ ◀──────────────────────────────── └──────────┘
+//!      ▲            Draft::drop                  │       ▲
+//!      │                             Draft::send │       │ (the queue was full)
+//!      │ Taken::drop                             ▼       │
+//!   ┌────────────┐ Bus::take: CAS, generation + 1 ┌──────────────┐
+//!   │ Serving(b) │ ◀───────────────────────────── │ Sending(a,q) │
+//!   └────────────┘                                └──────────────┘
+//!     │   ▲   ▲    Bus::take: CAS, generation + 1 ┌─────────────────┐
+//!     │   │   └────────────────────────────────── │ Forwarding(b,q) │
+//!     │   └────────────────────────────────────── └─────────────────┘
+//!     │             (the queue was full)                  ▲
+//!     └───────────────────────────────────────────────────┘
+//!       Taken::forward; Bus::answer_error, also by the supervisor's Bus::sweep in the name of a dead b
 //! ```
 //!
 //! A transition out of `Draft`, `Serving` or an unqueued `Sending`/`Forwarding` is made by the owner alone (or by the
@@ -32,7 +34,8 @@
 //! The generation makes each stay in a queue distinct, so that a cell left behind by a taker that was killed is known
 //! to be stale, for good.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::envelope::{Address, Envelope, Verdict};
 
 /// Who may own a message: an instance, by its slot, or one of the two that are not instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,12 +134,14 @@ pub(crate) struct MessageHeader {
     pub(crate) deadline_ns: AtomicU64,
     /// When the message was sent, likewise.
     pub(crate) sent_ns: AtomicU64,
-    /// Where the result goes: a packed [`Address`](crate::Address).
+    /// Where the result goes: a packed [`Address`].
     pub(crate) reply_to: AtomicU64,
     /// While the message is served: the packed [`Stay`] of the message its result is handed over in, or 0.
     pub(crate) result: AtomicU64,
     /// Payload bytes.
     pub(crate) len: AtomicU32,
+    /// Where in the buffer the payload starts, in bytes: not 0 when a part of a message is handed on.
+    pub(crate) start: AtomicU32,
     /// CoAP Content-Format of the payload; [`NO_FORMAT`] for none.
     pub(crate) content_format: AtomicU32,
     /// What the message says: a [`Verdict`] code, 0 for a request.
@@ -149,7 +154,20 @@ pub(crate) struct MessageHeader {
     pub(crate) hops: AtomicU32,
 }
 
-const _: () = assert!(size_of::<MessageHeader>() == 128);
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<MessageHeader>() == 128);
+    assert!(offset_of!(MessageHeader, state) == 0);
+    assert!(offset_of!(MessageHeader, reply_to) == 32);
+    assert!(offset_of!(MessageHeader, len) == 48);
+    assert!(offset_of!(MessageHeader, verdict) == 60);
+    assert!(offset_of!(MessageHeader, hops) == 72);
+};
+
+/// A word that no honest process wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scribbled;
 
 /// Stands for "no content format" in a header.
 pub(crate) const NO_FORMAT: u32 = u32::MAX;
@@ -172,66 +190,6 @@ impl MessageHeader {
     }
 }
 
-/// How the serving of a request ended, as it travels on the bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Verdict {
-    /// The function answered; the payload is its output.
-    Done = 1,
-    /// The function raised an error; the payload says which. So for all below.
-    Failed = 2,
-    /// The instance died: a signal, or an exit without an answer.
-    Crashed = 3,
-    /// The deadline passed.
-    DeadlinePassed = 4,
-    /// A queue or the message buffers were full.
-    Overloaded = 5,
-    /// The output is larger than the application's payload limit.
-    TooLarge = 6,
-    /// The call went through more functions than allowed.
-    Loop = 7,
-}
-
-impl Verdict {
-    /// `None` for 0, a request, and for codes that do not exist.
-    #[must_use]
-    pub fn from_code(code: u32) -> Option<Self> {
-        Some(match code {
-            1 => Self::Done,
-            2 => Self::Failed,
-            3 => Self::Crashed,
-            4 => Self::DeadlinePassed,
-            5 => Self::Overloaded,
-            6 => Self::TooLarge,
-            7 => Self::Loop,
-            _ => return None,
-        })
-    }
-}
-
-/// What a message says of itself, besides its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Envelope {
-    /// The call it belongs to.
-    pub call: u64,
-    /// When the call must be over, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub deadline_ns: u64,
-    /// When the message was sent, likewise.
-    pub sent_ns: u64,
-    /// Where the result goes.
-    pub reply_to: crate::Address,
-    /// CoAP Content-Format of the payload.
-    pub content_format: Option<u16>,
-    /// `None` for a request.
-    pub verdict: Option<Verdict>,
-    /// The function that the message is for or, if it is an answer, that gave it.
-    pub function: usize,
-    /// Whether each hop of the call is to be reported.
-    pub traced: bool,
-    /// Functions the call has passed through.
-    pub hops: u32,
-}
-
 impl MessageHeader {
     pub(crate) fn write(&self, envelope: &Envelope) {
         let relaxed = Ordering::Relaxed;
@@ -248,15 +206,26 @@ impl MessageHeader {
     }
 
     /// Reads each field once. Values are as the sender wrote them: an allegation, for the host agent.
-    pub(crate) fn read(&self) -> Envelope {
+    ///
+    /// # Errors
+    /// When there is no such verdict.
+    pub(crate) fn read(&self) -> Result<Envelope, Scribbled> {
+        match self.verdict.load(Ordering::Relaxed) {
+            0 => Ok(self.read_as(None)),
+            code => Ok(self.read_as(Some(Verdict::from_code(code).ok_or(Scribbled)?))),
+        }
+    }
+
+    /// Reads each field once but the verdict, which is given.
+    pub(crate) fn read_as(&self, verdict: Option<Verdict>) -> Envelope {
         let relaxed = Ordering::Relaxed;
         Envelope {
             call: self.call.load(relaxed),
             deadline_ns: self.deadline_ns.load(relaxed),
             sent_ns: self.sent_ns.load(relaxed),
-            reply_to: crate::Address::unpack(self.reply_to.load(relaxed)),
+            reply_to: Address::unpack(self.reply_to.load(relaxed)),
             content_format: u16::try_from(self.content_format.load(relaxed)).ok(),
-            verdict: Verdict::from_code(self.verdict.load(relaxed)),
+            verdict,
             function: self.function.load(relaxed) as usize,
             traced: self.flags.load(relaxed) & FLAG_TRACED != 0,
             hops: self.hops.load(relaxed),
@@ -265,6 +234,7 @@ impl MessageHeader {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -27,12 +27,8 @@
 //!
 //! This module never maps memory: it takes indices and cells by reference.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::layout::SLOTS_MAX;
-
-/// Words of a queue's set of waiters.
-pub(crate) const WAITER_WORDS: usize = SLOTS_MAX / 64;
+use crate::atomic::{AtomicU64, Ordering};
+use crate::waiters::Waiters;
 
 /// Head, tail and waiters of a queue; each on a cache line of its own.
 #[repr(C, align(64))]
@@ -47,12 +43,13 @@ pub(crate) struct QueueIndices {
 #[derive(Debug, Default)]
 pub(crate) struct Index(pub(crate) AtomicU64);
 
-/// One bit for each instance slot: set by the instance before it sleeps, cleared by whoever decides to wake it.
-#[repr(C, align(64))]
-#[derive(Debug, Default)]
-pub(crate) struct Waiters(pub(crate) [AtomicU64; WAITER_WORDS]);
-
-const _: () = assert!(size_of::<QueueIndices>() == 192);
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<QueueIndices>() == 192);
+    assert!(offset_of!(QueueIndices, tail) == 64);
+    assert!(offset_of!(QueueIndices, waiters) == 128);
+};
 
 /// What a cell says of a message: its index and the low half of its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +61,11 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(index: usize, generation: u32) -> Self {
         Self { index, generation: (generation & 0xFFFF) as u16 }
+    }
+
+    /// Whether this names that stay of its message.
+    pub(crate) fn is_of(self, generation: u32) -> bool {
+        u32::from(self.generation) == generation & 0xFFFF
     }
 
     fn pack(self) -> u32 {
@@ -202,48 +204,8 @@ fn advance(index: &Index, from: u64) {
     let _already = index.0.compare_exchange(from, from.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed);
 }
 
-impl Waiters {
-    /// Announces that this slot is about to sleep.
-    pub(crate) fn announce(&self, slot: usize) {
-        self.0[slot / 64].fetch_or(1 << (slot % 64), Ordering::SeqCst);
-    }
-
-    /// Withdraws the announcement; false if somebody has already chosen this slot.
-    pub(crate) fn withdraw(&self, slot: usize) -> bool {
-        let bit = 1 << (slot % 64);
-        self.0[slot / 64].fetch_and(!bit, Ordering::SeqCst) & bit != 0
-    }
-
-    /// Chooses one waiter, who is then no longer announced. Exactly one caller gets each.
-    pub(crate) fn choose(&self) -> Option<usize> {
-        for (at, word) in self.0.iter().enumerate() {
-            // As many turns as there are bits: others may choose the ones seen here first.
-            for _ in 0..64 {
-                let bits = word.load(Ordering::SeqCst);
-                if bits == 0 {
-                    break;
-                }
-                let slot = at * 64 + bits.trailing_zeros() as usize;
-                if self.withdraw(slot) {
-                    return Some(slot);
-                }
-            }
-        }
-        None
-    }
-
-    /// Whether this slot waits and nobody has chosen it.
-    pub(crate) fn contains(&self, slot: usize) -> bool {
-        self.0[slot / 64].load(Ordering::SeqCst) >> (slot % 64) & 1 == 1
-    }
-
-    /// How many wait.
-    pub(crate) fn count(&self) -> usize {
-        self.0.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
-    }
-}
-
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::collections::VecDeque;
 
@@ -314,18 +276,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn each_waiter_is_chosen_once() {
-        let waiters = Waiters::default();
-        for slot in [0, 63, 64, 255] {
-            waiters.announce(slot);
-        }
-        assert_eq!(waiters.count(), 4);
-        assert!(waiters.contains(64) && !waiters.contains(65));
-        let chosen: Vec<_> = std::iter::from_fn(|| waiters.choose()).collect();
-        assert_eq!(chosen, [0, 63, 64, 255]);
-        assert!(!waiters.withdraw(63));
     }
 }

@@ -7,100 +7,61 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use crate::layout::{CLASSES, FUNCTIONS_MAX, Geometry, Layout, NEXT_MAX};
-use crate::message::{MessageHeader, NO_FORMAT};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::catalogue::{Catalogue, Function, FunctionEntry, Name, TargetEntry, narrow};
+use crate::layout::{CLASSES, Geometry, Layout, PAGE_BYTES};
+use crate::message::MessageHeader;
+use crate::pool::Pool;
 use crate::queue::{Queue, QueueIndices};
 use crate::slot::InstanceSlot;
 
 /// Names what the memory is, and in its last byte the version of the layout: to be raised with every change of it, as native
 /// functions are built by themselves and may be older or newer than the host.
-const MAGIC: u64 = u64::from_le_bytes(*b"sandbar\x01");
-/// Length of a name, in bytes, at most.
-const NAME_MAX: usize = 64;
-
-/// The first page.
+const MAGIC: u64 = u64::from_le_bytes(*b"sandbar\x02");
+/// The first page. What is written while calls are under way has cache lines of its own.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub(crate) struct Header {
     magic: AtomicU64,
     payload_bytes_max: AtomicU64,
+    /// How long an instance looks for a message before it sleeps, in nanoseconds.
+    pub(crate) spin_ns: AtomicU64,
     functions: AtomicU32,
+    targets: AtomicU32,
     slots: AtomicU32,
     queue_capacity: AtomicU32,
-    messages: [AtomicU32; CLASSES],
+    assured: [AtomicU32; CLASSES],
+    common: [AtomicU32; CLASSES],
     application: Name,
-    /// Not 0 while the supervisor sleeps without a time-out: whoever brings a message wakes it.
-    pub(crate) supervisor_asleep: AtomicU32,
-    /// Where the search for a free message starts, for each class.
-    pub(crate) hints: [AtomicU32; CLASSES],
+    pub(crate) sleepers: Sleepers,
+    pub(crate) hints: Hints,
 }
 
-const _: () = assert!(size_of::<Header>() <= crate::layout::PAGE_BYTES);
-
-#[repr(C)]
-#[derive(Debug)]
-struct Name {
-    len: AtomicU32,
-    bytes: [AtomicU8; NAME_MAX],
-}
-
-impl Default for Name {
-    fn default() -> Self {
-        Self { len: AtomicU32::new(0), bytes: [const { AtomicU8::new(0) }; NAME_MAX] }
-    }
-}
-
-impl Name {
-    fn write(&self, name: &str) {
-        let bytes = name.as_bytes();
-        for (to, from) in self.bytes.iter().zip(bytes) {
-            to.store(*from, Ordering::Relaxed);
-        }
-        let len = u32::try_from(bytes.len().min(NAME_MAX)).unwrap_or(0);
-        self.len.store(len, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> String {
-        let len = (self.len.load(Ordering::Relaxed) as usize).min(NAME_MAX);
-        let bytes: Vec<u8> = self.bytes[..len].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
-
-/// One function, as the processes of the sandbox see it.
+/// Who sleeps on a descriptor instead of a word.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
-pub(crate) struct FunctionEntry {
-    timeout_ns: AtomicU64,
-    /// The word the function's worker sleeps on.
-    pub(crate) worker: AtomicU32,
-    /// Instances the worker keeps ready.
-    ready: AtomicU32,
-    /// Format of its output, unless an instance says another; `NO_FORMAT` for none.
-    content_format: AtomicU32,
-    next_count: AtomicU32,
-    next: [AtomicU32; NEXT_MAX],
-    name: Name,
+pub(crate) struct Sleepers {
+    /// Not 0 while the supervisor sleeps without a time-out: whoever brings a message wakes it.
+    pub(crate) supervisor: AtomicU32,
+    /// Not 0 while the agent waits for its event: whoever sends it a message writes to that.
+    pub(crate) agent: AtomicU32,
 }
 
-const _: () = assert!(size_of::<FunctionEntry>() == 128);
+/// Where the search for a common free message starts, for each class.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub(crate) struct Hints(pub(crate) [AtomicU32; CLASSES]);
 
-/// What the catalogue in the segment says of a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Function {
-    /// The function's name.
-    pub name: String,
-    /// How long one call of it may run, in nanoseconds.
-    pub timeout_ns: u64,
-    /// Where its output goes, as indices; the first one answers the caller. None: the output is the answer.
-    pub next: Vec<usize>,
-    /// Instances that its worker keeps ready.
-    pub ready: usize,
-    /// Format of its output (CoAP Content-Formats registry), unless an instance says another.
-    pub content_format: Option<u16>,
-}
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Header>() <= PAGE_BYTES);
+    assert!(offset_of!(Header, magic) == 0);
+    assert!(offset_of!(Header, application) == 72);
+    assert!(offset_of!(Header, sleepers) == 192);
+    assert!(offset_of!(Header, hints) == 256);
+};
 
 /// A mapped segment.
 #[derive(Debug)]
@@ -151,31 +112,27 @@ impl Segment {
     ///
     /// # Errors
     /// When the system refuses the memory.
-    pub fn create(layout: Layout, application: &str, functions: &[Function]) -> Result<(Self, OwnedFd), SegmentError> {
+    pub fn create(layout: Layout, catalogue: &Catalogue) -> Result<(Self, OwnedFd), SegmentError> {
         let fd = sealed_memfd(layout.len)?;
         let segment = Self::map(fd.as_fd(), layout)?;
         let header = segment.header();
         let geometry = segment.layout.geometry;
-        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         header.functions.store(narrow(geometry.functions), Ordering::Relaxed);
+        header.targets.store(narrow(geometry.targets), Ordering::Relaxed);
         header.slots.store(narrow(geometry.slots), Ordering::Relaxed);
         header.queue_capacity.store(narrow(geometry.queue_capacity), Ordering::Relaxed);
         header.payload_bytes_max.store(geometry.payload_bytes_max as u64, Ordering::Relaxed);
-        for (to, from) in header.messages.iter().zip(geometry.messages) {
+        let counts = header.assured.iter().zip(geometry.assured).chain(header.common.iter().zip(geometry.common));
+        for (to, from) in counts {
             to.store(narrow(from), Ordering::Relaxed);
         }
-        header.application.write(application);
-        for (index, function) in functions.iter().enumerate().take(geometry.functions) {
-            let entry = segment.function_entry(index);
-            entry.name.write(&function.name);
-            entry.timeout_ns.store(function.timeout_ns, Ordering::Relaxed);
-            entry.ready.store(narrow(function.ready), Ordering::Relaxed);
-            let content_format = function.content_format.map_or(NO_FORMAT, u32::from);
-            entry.content_format.store(content_format, Ordering::Relaxed);
-            entry.next_count.store(narrow(function.next.len().min(NEXT_MAX)), Ordering::Relaxed);
-            for (to, from) in entry.next.iter().zip(&function.next) {
-                to.store(narrow(*from), Ordering::Relaxed);
-            }
+        header.spin_ns.store(catalogue.spin_ns, Ordering::Relaxed);
+        header.application.write(&catalogue.application);
+        for (index, function) in catalogue.functions.iter().enumerate().take(geometry.functions) {
+            segment.function_entry(index).write(function);
+        }
+        for (entry, path) in segment.target_entries().iter().zip(&catalogue.targets) {
+            entry.path.write(path);
         }
         header.magic.store(MAGIC, Ordering::Release);
         Ok((segment, fd))
@@ -187,12 +144,12 @@ impl Segment {
     /// When it cannot be mapped, or is no segment.
     pub fn attach(fd: BorrowedFd<'_>) -> Result<Self, SegmentError> {
         let len = file_len(fd)?;
-        let smallest = Layout::new(Geometry { messages: [0, 0, 0, 1], ..Geometry::usual(1, 1, 1) });
+        let smallest = Layout::new(Geometry { assured: [0, 0, 0, 1], common: [0; 4], ..Geometry::usual(1, 1, 1) });
         let mut probe = smallest.map_err(|_| SegmentError::NotASegment("no layout"))?;
-        if len < crate::layout::PAGE_BYTES {
+        if len < PAGE_BYTES {
             return Err(SegmentError::NotASegment("it is shorter than a header"));
         }
-        probe.len = crate::layout::PAGE_BYTES;
+        probe.len = PAGE_BYTES;
         let first_page = Self::map(fd, probe)?;
         let header = first_page.header();
         if header.magic.load(Ordering::Acquire) != MAGIC {
@@ -204,10 +161,12 @@ impl Segment {
         let payload_bytes_max = header.payload_bytes_max.load(Ordering::Relaxed);
         let geometry = Geometry {
             functions: wide(&header.functions),
+            targets: wide(&header.targets),
             slots: wide(&header.slots),
             queue_capacity: wide(&header.queue_capacity),
             payload_bytes_max: usize::try_from(payload_bytes_max).unwrap_or(usize::MAX),
-            messages: header.messages.each_ref().map(wide),
+            assured: header.assured.each_ref().map(wide),
+            common: header.common.each_ref().map(wide),
         };
         let layout = Layout::new(geometry).map_err(|_| SegmentError::NotASegment("its geometry is impossible"))?;
         if layout.len != len {
@@ -257,6 +216,11 @@ impl Segment {
         unsafe { &self.at(self.layout.functions, self.layout.geometry.functions)[index] }
     }
 
+    fn target_entries(&self) -> &[TargetEntry] {
+        // SAFETY: the layout has this array at this offset.
+        unsafe { self.at(self.layout.targets, self.layout.geometry.targets) }
+    }
+
     /// All instance slots.
     #[must_use]
     pub fn slots(&self) -> &[InstanceSlot] {
@@ -267,6 +231,10 @@ impl Segment {
     pub(crate) fn messages(&self) -> &[MessageHeader] {
         // SAFETY: the layout has this array at this offset.
         unsafe { self.at(self.layout.messages, self.layout.geometry.messages()) }
+    }
+
+    pub(crate) fn pool(&self) -> Pool<'_> {
+        Pool::new(&self.layout, self.messages(), &self.header().hints.0)
     }
 
     /// Panics, as an index does, when there is no such queue.
@@ -286,13 +254,20 @@ impl Segment {
         (unsafe { self.base.add(offset) }, len)
     }
 
-    /// Gives the memory of a payload buffer back to the system; it reads as zeros afterwards.
-    pub(crate) fn drop_buffer(&self, message: usize) {
-        let (start, len) = self.buffer(message);
-        if len >= crate::layout::PAGE_BYTES {
-            // SAFETY: a page-aligned part of a shared mapping of ours; nobody reads the buffer of a message that the
-            // caller owns. A refusal leaves the memory as it is.
-            unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_REMOVE) };
+    /// Gives the memory of the payload buffers of these messages back to the system; they read as zeros afterwards. Only whole
+    /// pages are given back. The caller owns the messages.
+    pub(crate) fn drop_buffers(&self, messages: std::ops::Range<usize>) {
+        let Some(last) = messages.clone().next_back() else { return };
+        let (start, _) = self.layout.buffer_of(messages.start);
+        let (last, len) = self.layout.buffer_of(last);
+        let start = start.next_multiple_of(PAGE_BYTES);
+        let end = (last + len) / PAGE_BYTES * PAGE_BYTES;
+        if start < end {
+            // SAFETY: the layout places the buffers of neighbouring messages of a class side by side within the mapping.
+            let address = unsafe { self.base.add(start) }.as_ptr();
+            // SAFETY: whole pages of a shared mapping of ours; nobody reads the buffers of messages that the caller owns. A refusal
+            // leaves the memory as it is.
+            unsafe { libc::madvise(address.cast(), end - start, libc::MADV_REMOVE) };
         }
     }
 
@@ -305,25 +280,19 @@ impl Segment {
     /// What the catalogue says of a function; `None` for an index it does not have.
     #[must_use]
     pub fn function(&self, index: usize) -> Option<Function> {
-        if index >= self.layout.geometry.functions {
-            return None;
-        }
-        let entry = self.function_entry(index);
-        let next_count = (entry.next_count.load(Ordering::Relaxed) as usize).min(NEXT_MAX);
-        let next = entry.next[..next_count].iter().map(|next| next.load(Ordering::Relaxed) as usize);
-        Some(Function {
-            name: entry.name.read(),
-            timeout_ns: entry.timeout_ns.load(Ordering::Relaxed),
-            next: next.filter(|next| *next < FUNCTIONS_MAX).collect(),
-            ready: entry.ready.load(Ordering::Relaxed) as usize,
-            content_format: u16::try_from(entry.content_format.load(Ordering::Relaxed)).ok(),
-        })
+        (index < self.layout.geometry.functions).then(|| self.function_entry(index).read())
     }
 
     /// Index of the function of this name.
     #[must_use]
     pub fn function_index(&self, name: &str) -> Option<usize> {
-        (0..self.layout.geometry.functions).find(|index| self.function_entry(*index).name.read() == name)
+        (0..self.layout.geometry.functions).find(|index| self.function_entry(*index).name.is(name))
+    }
+
+    /// Index of the function of another application with this path, in the list of those that this one may call.
+    #[must_use]
+    pub fn target_index(&self, path: &str) -> Option<usize> {
+        self.target_entries().iter().position(|entry| entry.path.is(path))
     }
 }
 

@@ -13,8 +13,8 @@
 //! The generation grows with each release, so that a reply to an instance that is gone is not taken for one to its
 //! successor in the slot.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::bell::Bell;
 use crate::layout::FUNCTIONS_MAX;
 
 /// Where an instance is in its life.
@@ -71,13 +71,20 @@ pub struct InstanceSlot {
     deadline_ns: AtomicU64,
     /// When it took its call, likewise.
     began_ns: AtomicU64,
-    /// The word the instance sleeps on.
-    pub(crate) wake: AtomicU32,
+    /// What the instance sleeps on.
+    pub(crate) bell: Bell,
     /// The process id in the sandbox; written by the kernel as the process is made.
     pub pid: AtomicU32,
 }
 
-const _: () = assert!(size_of::<InstanceSlot>() == 64);
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<InstanceSlot>() == 64);
+    assert!(offset_of!(InstanceSlot, state) == 0);
+    assert!(offset_of!(InstanceSlot, bell) == 24);
+    assert!(offset_of!(InstanceSlot, pid) == 28);
+};
 
 impl InstanceSlot {
     /// The state word, read once; `None` if somebody scribbled.

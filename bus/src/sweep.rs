@@ -13,11 +13,12 @@
 //! A sweep may itself be cut off after any instruction and run again: until the error it sends is in its queue, the message is
 //! still found under the dead owner's name, as one that is being answered in place.
 
-use std::sync::atomic::Ordering;
-
-use crate::bus::{Address, Bus, Destination, Draft, Taken};
+use crate::atomic::Ordering;
+use crate::bus::{Bus, Destination, Draft, Taken};
 use crate::clock::now_ns;
-use crate::message::{Actor, Envelope, Kind, State, Stay, Verdict};
+use crate::envelope::{Address, Envelope, Verdict};
+use crate::layout::{CLASSES, PAGE_BYTES};
+use crate::message::{Actor, Kind, State, Stay};
 use crate::queue::Entry;
 use crate::slot::Phase;
 
@@ -25,24 +26,25 @@ impl Bus {
     /// Cleans up after the instance of a slot, whose process is dead, and gives the slot back. The caller of the call it died
     /// in, if it did, gets `verdict` and `diagnostic`. Returns whether there was such a call.
     pub fn sweep(&self, slot: usize, verdict: Verdict, diagnostic: &str) -> bool {
-        let state = self.slots()[slot].state();
-        let mut cut_off = false;
-        if state.is_none_or(|state| state.phase != Phase::Done) {
-            cut_off = self.sweep_messages(Actor::instance(slot), verdict, diagnostic);
-            self.sweep_messages(Actor::SUPERVISOR, verdict, diagnostic);
-        }
+        // One that was done had nothing left in its hands, nor anybody left to wake.
+        let cut_off = self.slots()[slot].state().is_none_or(|state| state.phase != Phase::Done);
+        // What an earlier sweep had in its hands when it was cut off.
+        self.sweep_messages(Actor::SUPERVISOR, verdict, diagnostic);
+        let died_in_a_call = cut_off && self.sweep_messages(Actor::instance(slot), verdict, diagnostic);
         for function in 0..self.layout().geometry.functions {
             self.segment.queue(function).waiters().withdraw(slot);
-        }
-        if state.is_none_or(|state| state.phase != Phase::Done) {
-            // It may have been chosen to take a message, or have sent one and not woken anybody yet.
-            self.wake_all();
         }
         while let Some(reply) = self.take(Actor::SUPERVISOR, Destination::Mailbox(slot)) {
             drop(reply);
         }
+        if cut_off {
+            for queue in 0..self.layout().geometry.queues() {
+                self.clear_stale(queue);
+            }
+            self.wake_again();
+        }
         self.slots()[slot].release();
-        cut_off
+        died_in_a_call
     }
 
     fn sweep_messages(&self, actor: Actor, verdict: Verdict, diagnostic: &str) -> bool {
@@ -130,36 +132,57 @@ impl Bus {
             && functions.into_iter().all(|function| self.waiting(function) == 0)
     }
 
-    /// Gives the memory of free payload buffers back to the system, but for those of the smallest class.
+    /// Gives the memory of free payload buffers back to the system, page by page.
     pub fn give_memory_back(&self) {
-        let small = self.layout().messages_of(0).end;
-        for (index, header) in self.segment.messages().iter().enumerate().skip(small) {
-            let Some(free) = header.state().filter(|state| state.kind == Kind::Free) else { continue };
-            let generation = free.generation.wrapping_add(1);
-            let owned = State { kind: Kind::Draft, queue: 0, actor: Actor::SUPERVISOR, generation };
-            // A message of generation 0 was never used, and holds no memory.
-            if free.generation != 0 && header.swap_state(free, owned) {
-                self.segment.drop_buffer(index);
-                self.free(Stay { index, generation });
+        let pool = self.segment.pool();
+        for class in 0..CLASSES {
+            let messages = self.layout().messages_of(class);
+            let of_a_page = PAGE_BYTES.div_ceil(self.layout().class_bytes(class));
+            for first in messages.clone().step_by(of_a_page) {
+                let page = first..(first + of_a_page).min(messages.end);
+                // Messages of generation 0 were never used, and hold no memory.
+                let used = |index: usize| self.header_of(index).state().is_some_and(|state| state.generation != 0);
+                if !page.clone().any(used) {
+                    continue;
+                }
+                let owned: Vec<Stay> =
+                    page.clone().map_while(|index| pool.claim_at(index, Actor::SUPERVISOR)).collect();
+                if owned.len() == page.len() {
+                    self.segment.drop_buffers(page);
+                }
+                for stay in owned {
+                    pool.free(stay);
+                }
             }
         }
     }
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
 
     use super::*;
-    use crate::{Function, Geometry, Layout, Segment};
+    use crate::{AgentSide, Catalogue, Function, Geometry, Layout, Segment};
 
-    fn bus() -> Bus {
+    fn event() -> OwnedFd {
+        std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap().into()
+    }
+
+    /// The bus, as a process of the sandbox and as the agent hold it.
+    fn bus() -> (Bus, AgentSide) {
         let function =
             Function { name: "f".to_owned(), timeout_ns: 1, next: Vec::new(), ready: 1, content_format: None };
-        let geometry = Geometry { messages: [4, 0, 0, 1], queue_capacity: 2, ..Geometry::usual(1, 4, 1 << 10) };
-        let (segment, _fd) = Segment::create(Layout::new(geometry).unwrap(), "test", &[function]).unwrap();
-        let null: OwnedFd = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap().into();
-        Bus::new(segment, null)
+        let geometry = Geometry {
+            assured: [0; CLASSES],
+            common: [4, 0, 0, 1],
+            queue_capacity: 2,
+            ..Geometry::usual(1, 4, 1 << 10)
+        };
+        let catalogue = Catalogue { functions: vec![function], ..Catalogue::default() };
+        let (segment, fd) = Segment::create(Layout::new(geometry).unwrap(), &catalogue).unwrap();
+        (Bus::attach(fd.as_fd(), event()).unwrap(), AgentSide::new(segment, event()))
     }
 
     fn envelope(call: u64) -> Envelope {
@@ -177,9 +200,8 @@ mod tests {
     }
 
     /// A request that the instance in slot 1 has taken; its index and generation.
-    fn serving(bus: &Bus, call: u64) -> Stay {
-        let draft = bus.draft(Actor::AGENT, 0).unwrap();
-        draft.send(Destination::Function(0), &envelope(call)).unwrap();
+    fn serving((bus, agent): &(Bus, AgentSide), call: u64) -> Stay {
+        agent.post(b"", &envelope(call)).unwrap();
         std::mem::forget(bus.take(Actor::instance(1), Destination::Function(0)).unwrap());
         let found = bus.segment.messages().iter().enumerate().find_map(|(index, header)| {
             let state = header.state()?;
@@ -188,9 +210,9 @@ mod tests {
         found.unwrap()
     }
 
-    fn answers(bus: &Bus) -> Vec<(u64, Option<Verdict>)> {
-        let taken = std::iter::from_fn(|| bus.take(Actor::AGENT, Destination::Out));
-        taken.map(|taken| (taken.envelope().call, taken.envelope().verdict)).collect()
+    fn answers(agent: &AgentSide) -> Vec<(u64, Option<Verdict>)> {
+        let taken = std::iter::from_fn(|| agent.take().unwrap());
+        taken.map(|received| (received.envelope.call, received.envelope.verdict)).collect()
     }
 
     fn all_free(bus: &Bus) -> bool {
@@ -201,8 +223,9 @@ mod tests {
     #[test]
     fn an_answer_cut_off_on_its_way_becomes_an_error() {
         for envelope_was_written in [false, true] {
-            let bus = bus();
-            let Stay { index, generation } = serving(&bus, 5);
+            let both = bus();
+            let Stay { index, generation } = serving(&both, 5);
+            let (bus, agent) = both;
             let header = bus.header_of(index);
             let out = bus.layout().geometry.functions;
             header.set_state(State { kind: Kind::Forwarding, queue: out, actor: Actor::instance(1), generation });
@@ -210,16 +233,17 @@ mod tests {
                 header.write(&Envelope { verdict: Some(Verdict::Failed), ..envelope(5) });
             }
             assert!(bus.sweep(1, Verdict::Crashed, "died"));
-            assert_eq!(answers(&bus), [(5, Some(Verdict::Crashed))]);
+            assert_eq!(answers(&agent), [(5, Some(Verdict::Crashed))]);
             assert!(all_free(&bus));
         }
     }
 
     #[test]
     fn a_result_on_its_way_but_in_no_queue_was_not_sent() {
-        let bus = bus();
-        let request = serving(&bus, 6);
-        let draft = bus.draft(Actor::instance(1), 0).unwrap();
+        let both = bus();
+        let request = serving(&both, 6);
+        let (bus, agent) = both;
+        let draft = bus.draft(Actor::instance(1), Destination::Out, 0).unwrap();
         std::mem::forget(draft);
         let (index, state) = bus
             .segment
@@ -232,26 +256,26 @@ mod tests {
         bus.header_of(request.index).result.store(result.pack(), Ordering::Release);
         bus.header_of(index).set_state(State { kind: Kind::Sending, queue: 1, ..state });
         assert!(bus.sweep(1, Verdict::Crashed, "died"));
-        assert_eq!(answers(&bus), [(6, Some(Verdict::Crashed))]);
+        assert_eq!(answers(&agent), [(6, Some(Verdict::Crashed))]);
         assert!(all_free(&bus));
     }
 
     #[test]
     fn a_result_that_found_its_queue_full_is_not_taken_for_another_message() {
-        let bus = bus();
-        let request = serving(&bus, 7);
+        let both = bus();
+        let request = serving(&both, 7);
+        let (bus, agent) = both;
         for call in [100, 101] {
-            let draft = bus.draft(Actor::AGENT, 0).unwrap();
-            draft.send(Destination::Function(0), &envelope(call)).unwrap();
+            agent.post(b"", &envelope(call)).unwrap();
         }
         let taken = Taken::new(&bus, request, Actor::instance(1));
-        let draft = bus.draft(Actor::instance(1), 0).unwrap();
+        let draft = bus.draft(Actor::instance(1), Destination::Function(0), 0).unwrap();
         let (taken, draft) = taken.answer_with(draft, Destination::Function(0), &envelope(7)).unwrap_err();
         drop(draft);
         std::mem::forget(taken);
         // What was the draft is another's message by now.
-        std::mem::forget(bus.draft(Actor::instance(2), 0).unwrap());
+        std::mem::forget(bus.draft(Actor::instance(2), Destination::Out, 0).unwrap());
         assert!(bus.sweep(1, Verdict::Crashed, "died"));
-        assert_eq!(answers(&bus), [(7, Some(Verdict::Crashed))]);
+        assert_eq!(answers(&agent), [(7, Some(Verdict::Crashed))]);
     }
 }

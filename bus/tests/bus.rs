@@ -16,13 +16,22 @@ use std::time::{Duration, Instant};
 
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::slot::Phase;
-use sandbar_bus::{Actor, Address, Bus, Destination, Envelope, Function, Geometry, Layout, Segment, Verdict};
+use sandbar_bus::{
+    Actor, Address, AgentSide, Bus, Catalogue, Destination, Envelope, Function, Geometry, Layout, Segment, Verdict,
+};
 
-const GEOMETRY: Geometry =
-    Geometry { functions: 2, slots: 8, queue_capacity: 8, payload_bytes_max: 1 << 20, messages: [16, 4, 2, 2] };
+const GEOMETRY: Geometry = Geometry {
+    functions: 2,
+    targets: 1,
+    slots: 8,
+    queue_capacity: 8,
+    payload_bytes_max: 1 << 20,
+    assured: [2, 1, 0, 0],
+    common: [10, 1, 2, 2],
+};
 
-/// A bus of two functions, "f" and then "g", and the segment's descriptor.
-fn bus(geometry: Geometry) -> (Bus, OwnedFd) {
+/// A bus of two functions, "f" and then "g": as a process of the sandbox holds it, as the agent does, and the segment's descriptor.
+fn bus(geometry: Geometry) -> (Bus, AgentSide, OwnedFd) {
     let function = |name: &str, next: &[usize]| Function {
         name: name.to_owned(),
         timeout_ns: 1_000_000_000,
@@ -31,8 +40,14 @@ fn bus(geometry: Geometry) -> (Bus, OwnedFd) {
         content_format: None,
     };
     let functions = [function("f", &[1]), function("g", &[])];
-    let (segment, fd) = Segment::create(Layout::new(geometry).unwrap(), "test", &functions).unwrap();
-    (Bus::new(segment, event()), fd)
+    let catalogue = Catalogue {
+        application: "test".to_owned(),
+        functions: functions.to_vec(),
+        targets: vec!["/other/h".to_owned()],
+        spin_ns: 0,
+    };
+    let (segment, fd) = Segment::create(Layout::new(geometry).unwrap(), &catalogue).unwrap();
+    (Bus::attach(fd.as_fd(), event()).unwrap(), AgentSide::new(segment, event()), fd)
 }
 
 fn event() -> OwnedFd {
@@ -53,18 +68,18 @@ fn request(call: u64) -> Envelope {
     }
 }
 
-fn send(bus: &Bus, call: u64, payload: &[u8]) -> bool {
-    let Some(mut draft) = bus.draft(Actor::AGENT, payload.len()) else { return false };
-    draft.write(payload);
-    draft.send(Destination::Function(0), &request(call)).is_ok()
+fn send(agent: &AgentSide, call: u64, payload: &[u8]) -> bool {
+    agent.post(payload, &request(call)).is_ok()
 }
 
 fn free_messages(bus: &Bus) -> usize {
     let max = bus.layout().geometry.payload_bytes_max;
     let mut drafts = Vec::new();
     for len in [0, 2 << 10, 20 << 10, max] {
-        while let Some(draft) = bus.draft(Actor::AGENT, len) {
-            drafts.push(draft);
+        for to in [Destination::Function(0), Destination::Function(1), Destination::Out] {
+            while let Some(draft) = bus.draft(Actor::SUPERVISOR, to, len) {
+                drafts.push(draft);
+            }
         }
     }
     drafts.len()
@@ -72,26 +87,26 @@ fn free_messages(bus: &Bus) -> usize {
 
 #[test]
 fn a_message_arrives_as_it_was_sent_and_is_free_afterwards() {
-    let (bus, _fd) = bus(GEOMETRY);
+    let (bus, agent, _fd) = bus(GEOMETRY);
     for (call, len) in [0, 1, 1024, 1025, 16 << 10, 300_000, 1 << 20].into_iter().enumerate() {
         let payload: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
-        assert!(send(&bus, call as u64, &payload));
+        assert!(send(&agent, call as u64, &payload));
         let taken = bus.take(Actor::instance(0), Destination::Function(0)).unwrap();
-        assert_eq!((taken.bytes(), taken.copy().as_slice()), (&payload[..], &payload[..]));
+        assert_eq!(taken.bytes(), &payload[..]);
         assert_eq!((taken.envelope().call, taken.envelope().content_format), (call as u64, Some(50)));
     }
     assert_eq!(free_messages(&bus), GEOMETRY.messages());
-    assert!(bus.draft(Actor::AGENT, (1 << 20) + 1).is_none(), "larger than any payload may be");
+    assert!(bus.draft(Actor::instance(0), Destination::Out, (1 << 20) + 1).is_none(), "larger than any payload may be");
 }
 
 #[test]
 fn messages_leave_in_the_order_in_which_they_came_and_a_full_queue_refuses() {
-    let (bus, _fd) = bus(GEOMETRY);
+    let (bus, agent, _fd) = bus(GEOMETRY);
     for lap in 0..10 {
         for call in 0..8 {
-            assert!(send(&bus, lap * 8 + call, b"x"));
+            assert!(send(&agent, lap * 8 + call, b"x"));
         }
-        assert!(!send(&bus, 999, b"one too many"));
+        assert!(!send(&agent, 999, b"one too many"));
         for call in 0..8 {
             let taken = bus.take(Actor::instance(1), Destination::Function(0)).unwrap();
             assert_eq!(taken.envelope().call, lap * 8 + call);
@@ -103,10 +118,12 @@ fn messages_leave_in_the_order_in_which_they_came_and_a_full_queue_refuses() {
 
 #[test]
 fn a_small_payload_takes_a_larger_buffer_when_its_own_class_is_used_up() {
-    let (bus, _fd) = bus(GEOMETRY);
+    let (bus, _agent, _fd) = bus(GEOMETRY);
     let mut drafts = Vec::new();
-    while let Some(draft) = bus.draft(Actor::instance(2), 10) {
-        drafts.push(draft);
+    for to in [Destination::Function(0), Destination::Function(1), Destination::Out] {
+        while let Some(draft) = bus.draft(Actor::instance(2), to, 10) {
+            drafts.push(draft);
+        }
     }
     assert_eq!(drafts.len(), GEOMETRY.messages());
     drop(drafts);
@@ -115,10 +132,11 @@ fn a_small_payload_takes_a_larger_buffer_when_its_own_class_is_used_up() {
 
 #[test]
 fn a_process_of_the_sandbox_finds_the_catalogue_and_refuses_what_is_no_segment() {
-    let (_bus, fd) = bus(GEOMETRY);
+    let (_bus, _agent, fd) = bus(GEOMETRY);
     let joined = Bus::attach(fd.as_fd(), event()).unwrap();
     assert_eq!((joined.application().as_str(), joined.function_index("g")), ("test", Some(1)));
     assert_eq!(joined.function(0).unwrap().next, [1]);
+    assert_eq!((joined.target_index("/other/h"), joined.target_index("/other")), (Some(0), None));
     assert_eq!(joined.layout().geometry, GEOMETRY);
     assert!(joined.function(2).is_none());
     assert!(Bus::attach(event().as_fd(), event()).is_err());
@@ -126,7 +144,7 @@ fn a_process_of_the_sandbox_finds_the_catalogue_and_refuses_what_is_no_segment()
 
 #[test]
 fn the_segment_can_neither_shrink_nor_grow() {
-    let (_bus, fd) = bus(GEOMETRY);
+    let (_bus, _agent, fd) = bus(GEOMETRY);
     let file = std::fs::File::from(fd);
     let len = file.metadata().unwrap().len();
     assert!(file.set_len(0).is_err());
@@ -141,45 +159,45 @@ fn take_as(bus: &Bus, slot: usize) -> sandbar_bus::Taken<'_> {
     taken
 }
 
-fn answer(bus: &Bus) -> Option<(u64, Option<Verdict>, Vec<u8>)> {
-    let taken = bus.take(Actor::AGENT, Destination::Out)?;
-    Some((taken.envelope().call, taken.envelope().verdict, taken.copy()))
+fn answer(agent: &AgentSide) -> Option<(u64, Option<Verdict>, Vec<u8>)> {
+    let received = agent.take().unwrap()?;
+    Some((received.envelope.call, received.envelope.verdict, received.payload))
 }
 
 #[test]
 fn the_caller_of_a_dead_instance_gets_an_error_and_nothing_of_it_is_left() {
-    let (bus, _fd) = bus(GEOMETRY);
-    assert!(send(&bus, 7, b"fatal"));
+    let (bus, agent, _fd) = bus(GEOMETRY);
+    assert!(send(&agent, 7, b"fatal"));
     std::mem::forget(take_as(&bus, 3));
     // What it was writing when it died.
-    std::mem::forget(bus.draft(Actor::instance(3), 100).unwrap());
-    std::mem::forget(bus.draft(Actor::instance(3), 100_000).unwrap());
+    std::mem::forget(bus.draft(Actor::instance(3), Destination::Out, 100).unwrap());
+    std::mem::forget(bus.draft(Actor::instance(3), Destination::Function(1), 100_000).unwrap());
     assert!(bus.sweep(3, Verdict::Crashed, "killed by signal 9"));
-    assert_eq!(answer(&bus).unwrap(), (7, Some(Verdict::Crashed), b"killed by signal 9".to_vec()));
+    assert_eq!(answer(&agent).unwrap(), (7, Some(Verdict::Crashed), b"killed by signal 9".to_vec()));
     assert!(!bus.sweep(3, Verdict::Crashed, "again"), "a second sweep finds nothing");
-    assert!(answer(&bus).is_none());
+    assert!(answer(&agent).is_none());
     assert_eq!(free_messages(&bus), GEOMETRY.messages());
     assert_eq!(bus.slots()[3].state().unwrap().phase, Phase::Free);
 }
 
 #[test]
 fn a_result_that_was_handed_over_stands_even_if_its_sender_died_at_once() {
-    let (bus, _fd) = bus(GEOMETRY);
-    assert!(send(&bus, 8, b"event"));
+    let (bus, agent, _fd) = bus(GEOMETRY);
+    assert!(send(&agent, 8, b"event"));
     let taken = take_as(&bus, 4);
-    let mut draft = bus.draft(Actor::instance(4), 6).unwrap();
+    let mut draft = bus.draft(Actor::instance(4), Destination::Out, 6).unwrap();
     draft.write(b"result");
     let done = Envelope { verdict: Some(Verdict::Done), ..taken.envelope() };
     taken.answer_with(draft, Destination::Out, &done).unwrap();
     assert!(!bus.sweep(4, Verdict::Crashed, "died"));
-    assert_eq!(answer(&bus).unwrap(), (8, Some(Verdict::Done), b"result".to_vec()));
-    assert!(answer(&bus).is_none(), "one call, one answer");
+    assert_eq!(answer(&agent).unwrap(), (8, Some(Verdict::Done), b"result".to_vec()));
+    assert!(answer(&agent).is_none(), "one call, one answer");
     assert_eq!(free_messages(&bus), GEOMETRY.messages());
 }
 
 #[test]
 fn a_reply_to_an_instance_that_is_gone_goes_nowhere() {
-    let (bus, _fd) = bus(GEOMETRY);
+    let (bus, _agent, _fd) = bus(GEOMETRY);
     let generation = bus.slots()[5].state().unwrap().generation;
     let gone = Address::Instance { slot: 5, generation };
     assert_eq!(bus.way_back(gone), Some(Destination::Mailbox(5)));
@@ -190,9 +208,9 @@ fn a_reply_to_an_instance_that_is_gone_goes_nowhere() {
 
 #[test]
 fn memory_of_free_buffers_is_given_back() {
-    let (bus, fd) = bus(Geometry::usual(2, 8, 16 << 20));
+    let (bus, agent, fd) = bus(Geometry::usual(2, 8, 16 << 20));
     let payload = vec![1; 8 << 20];
-    assert!(send(&bus, 1, &payload));
+    assert!(send(&agent, 1, &payload));
     drop(bus.take(Actor::instance(0), Destination::Function(0)));
     let held = || {
         use std::os::unix::fs::MetadataExt;
@@ -201,14 +219,14 @@ fn memory_of_free_buffers_is_given_back() {
     assert!(held() >= 8 << 20);
     bus.give_memory_back();
     assert!(held() <= 256 << 10, "{} bytes are held", held());
-    assert!(send(&bus, 2, &payload));
+    assert!(send(&agent, 2, &payload));
     assert_eq!(bus.take(Actor::instance(0), Destination::Function(0)).unwrap().bytes(), payload);
 }
 
 /// Whatever stands in the segment, the agent's side comes back, and with nothing out of bounds.
 #[test]
 fn a_scribbled_segment_harms_nobody_but_its_application() {
-    let (bus, fd) = bus(GEOMETRY);
+    let (bus, agent, fd) = bus(GEOMETRY);
     let file = std::fs::File::from(fd);
     let len = bus.layout().len as u64;
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
@@ -232,14 +250,18 @@ fn a_scribbled_segment_harms_nobody_but_its_application() {
             let at = next() % (len.min(16 << 10) / 8) * 8;
             file.write_all_at(&word.to_ne_bytes(), at).unwrap();
         }
-        let _sent = send(&bus, round, b"payload");
+        let _sent = send(&agent, round, b"payload");
         for _ in 0..4 {
-            if let Some(taken) = bus.take(Actor::AGENT, Destination::Out) {
-                assert!(taken.copy().len() <= bus.layout().class_bytes(3));
+            if let Ok(Some(received)) = agent.take() {
+                assert!(received.payload.len() <= 1 << 20);
             }
         }
-        let _busy = (bus.is_idle(), bus.waiting(0), bus.supervisor_must_wake());
+        let lost = Address::Instance { slot: next() as usize, generation: next() as u32 };
+        let _replied = agent.reply(b"reply", &Envelope { reply_to: lost, ..request(round) });
+        agent.sleeps(round % 2 == 0);
+        let _busy = (agent.is_idle(), agent.supervisor_must_wake());
     }
+    drop(bus);
 }
 
 const SERVE: &str = "SANDBAR_BUS_TEST_SERVES";
@@ -262,7 +284,9 @@ fn serving_process() {
         let began = now_ns();
         while now_ns() < began + 200_000 {}
         let output = [taken.bytes(), b"!"].concat();
-        let Some(mut draft) = bus.draft(Actor::instance(slot), output.len()) else { panic!("no message is free") };
+        let Some(mut draft) = bus.draft(Actor::instance(slot), Destination::Out, output.len()) else {
+            panic!("no message is free")
+        };
         draft.write(&output);
         let done = Envelope { verdict: Some(Verdict::Done), ..was };
         assert!(taken.answer_with(draft, Destination::Out, &done).is_ok());
@@ -290,7 +314,7 @@ fn serve_in(slot: usize, fd: &OwnedFd) -> Child {
 fn processes_killed_at_any_moment_lose_no_call_and_leak_no_message() {
     const CALLS: u64 = 20_000;
     const KILLS: u64 = 60;
-    let (bus, fd) = bus(GEOMETRY);
+    let (bus, agent, fd) = bus(GEOMETRY);
     let mut children: Vec<Child> = (0..3).map(|slot| serve_in(slot, &fd)).collect();
     let mut answers: BTreeMap<u64, Verdict> = BTreeMap::new();
     let (mut sent, mut kills, mut random) = (0, 0, 12_345_u64);
@@ -298,10 +322,10 @@ fn processes_killed_at_any_moment_lose_no_call_and_leak_no_message() {
     while (answers.len() as u64) < CALLS {
         assert!(started.elapsed() < Duration::from_secs(120), "{} of {CALLS} calls answered", answers.len());
         // Few enough that no process ever finds the message buffers used up.
-        while sent < CALLS && sent < answers.len() as u64 + 12 && send(&bus, sent, &sent.to_le_bytes()) {
+        while sent < CALLS && sent < answers.len() as u64 + 12 && send(&agent, sent, &sent.to_le_bytes()) {
             sent += 1;
         }
-        while let Some((call, verdict, payload)) = answer(&bus) {
+        while let Some((call, verdict, payload)) = answer(&agent) {
             if verdict == Some(Verdict::Done) {
                 assert_eq!(payload, [&call.to_le_bytes()[..], b"!"].concat());
             }
@@ -326,7 +350,7 @@ fn processes_killed_at_any_moment_lose_no_call_and_leak_no_message() {
     let crashed = answers.values().filter(|verdict| **verdict == Verdict::Crashed).count();
     assert!(crashed > 0, "no kill came in the middle of a call");
     println!("{CALLS} calls, {kills} kills, {crashed} calls ended by a kill, none lost");
-    assert!(answer(&bus).is_none());
+    assert!(answer(&agent).is_none());
     assert_eq!(free_messages(&bus), GEOMETRY.messages());
     assert!(bus.slots().iter().all(|slot| slot.pid.load(Ordering::Relaxed) == 0));
 }

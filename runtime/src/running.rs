@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
+use sandbar_bus::agent::{Corrupt, PostError, Received};
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::trace::{HOP_REPORT_BYTES, HopReport};
-use sandbar_bus::{Actor, Address, Destination, Envelope, Taken, Verdict};
+use sandbar_bus::{Address, Envelope, Verdict};
 use sandbar_supervisor::protocol::{Event, ReceiveError};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::call::{Answer, CallId, Hop, Outcome, Request};
 use crate::cgroup::Cgroup;
@@ -40,6 +41,8 @@ pub(crate) struct Running {
     pub(crate) answered: AtomicU64,
     /// Kills for want of memory that have been told to somebody.
     oom_kills_told: AtomicU64,
+    /// Told when the segment was found to make no sense.
+    corrupt: Notify,
 }
 
 /// A sandbox that is out of service: another has taken its place, or will.
@@ -79,6 +82,7 @@ impl Running {
             calls: Mutex::new(Some(HashMap::new())),
             answered: AtomicU64::new(0),
             oom_kills_told: AtomicU64::new(0),
+            corrupt: Notify::new(),
         })
     }
 
@@ -165,11 +169,14 @@ impl Running {
 
     fn post(&self, payload: &[u8], envelope: &Envelope) -> Result<(), Box<Answer>> {
         let overloaded = |what: &str| Box::new(Answer::refused(Outcome::Overloaded, what));
-        let draft = self.sandbox.bus.draft(Actor::AGENT, payload.len());
-        let mut draft = draft.ok_or_else(|| overloaded("the application's message buffers are full"))?;
-        draft.write(payload);
-        let sent = draft.send(Destination::Function(envelope.function), envelope);
-        sent.map_err(|_draft| overloaded("the function's queue is full"))?;
+        self.sandbox.bus.post(payload, envelope).map_err(|error| match error {
+            PostError::NoBuffer => overloaded("the application's message buffers are full"),
+            PostError::QueueFull => overloaded("the function's queue is full"),
+            PostError::Corrupt(corrupt) => {
+                self.corrupt.notify_one();
+                Box::new(Answer::refused(Outcome::Failed, corrupt.to_string()))
+            }
+        })?;
         self.sandbox.wake_supervisor();
         Ok(())
     }
@@ -177,11 +184,17 @@ impl Running {
     /// Serves the sandbox until it is no more: hands answers to their callers and writes down what the supervisor tells.
     pub(crate) async fn serve(&self) {
         tokio::select! {
-            () = self.hand_out() => {}
-            () = self.hear_supervisor() => {}
+            end = self.hand_out() => if let Err(corrupt) = end {
+                self.log.add("", &format!("the sandbox is ended: {corrupt}"));
+            },
+            () = self.corrupt.notified() => self.log.add("", "the sandbox is ended: its message memory makes no sense"),
+            () = self.hear_supervisor() => {
+                // What the sandbox has still answered is an answer.
+                if let Err(corrupt) = self.drain_out().await {
+                    self.log.add("", &format!("the sandbox has ended: {corrupt}"));
+                }
+            }
         }
-        // What the sandbox has still answered is an answer.
-        self.drain_out().await;
         self.retire();
     }
 
@@ -203,33 +216,36 @@ impl Running {
         }
     }
 
-    async fn hand_out(&self) {
+    async fn hand_out(&self) -> Result<(), Corrupt> {
         loop {
-            let Ok(mut ready) = self.sandbox.out_event.readable().await else { return };
+            self.drain_out().await?;
+            // Announced, then looked again: a message that came before the announcement is seen here, one that comes after wakes.
+            self.sandbox.bus.sleeps(true);
+            self.drain_out().await?;
+            let Ok(mut ready) = self.sandbox.out_event.readable().await else { return Ok(()) };
             // The event is never read, which could block: its descriptor is shared with the sandbox, where its flags can be
             // changed. Each write to it is an edge of its own, so that what comes after this line makes it ready again.
             ready.clear_ready();
-            self.drain_out().await;
+            self.sandbox.bus.sleeps(false);
         }
     }
 
     /// Hands on all that has come out.
-    async fn drain_out(&self) {
+    async fn drain_out(&self) -> Result<(), Corrupt> {
         let mut taken = 0;
-        while let Some(message) = self.sandbox.bus.take(Actor::AGENT, Destination::Out) {
-            self.hand_to_caller(message);
+        while let Some(received) = self.sandbox.bus.take()? {
+            self.hand_to_caller(received);
             taken += 1;
             if taken % TAKEN_AT_ONCE == 0 {
                 tokio::task::yield_now().await;
             }
         }
+        Ok(())
     }
 
-    fn hand_to_caller(&self, message: Taken<'_>) {
-        let envelope = message.envelope();
+    fn hand_to_caller(&self, received: Received) {
+        let Received { envelope, payload } = received;
         let Some(verdict) = envelope.verdict else { return };
-        let payload = message.copy();
-        drop(message);
         match envelope.reply_to {
             Address::Caller => self.complete(&envelope, verdict, payload),
             Address::Log | Address::Instance { .. } => self.note_end(&envelope, verdict, &payload),
@@ -285,6 +301,8 @@ impl Running {
         let outcome = match verdict {
             Verdict::Done => Outcome::Done,
             Verdict::Failed | Verdict::Crashed | Verdict::TooLarge | Verdict::Loop => Outcome::Failed,
+            Verdict::NotFound => Outcome::NotFound,
+            Verdict::NotAllowed => Outcome::NotAllowed,
             Verdict::DeadlinePassed => Outcome::DeadlinePassed,
             Verdict::Overloaded => Outcome::Overloaded,
         };

@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use sandbar_bus::{Bus, Function, Geometry, Layout, Segment};
+use sandbar_bus::{AgentSide, Catalogue, Function, Geometry, Layout, Segment};
 use sandbar_supervisor::protocol::{self, Event, Go, Plan, ReceiveError, Received};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
@@ -128,7 +128,7 @@ pub(crate) struct Sandbox {
     cgroup: Mutex<Option<Cgroup>>,
     control: AsyncFd<OwnedFd>,
     /// The application bus.
-    pub(crate) bus: Bus,
+    pub(crate) bus: AgentSide,
     /// Readable when something has come out of the bus.
     pub(crate) out_event: AsyncFd<OwnedFd>,
     /// Reports of traced calls.
@@ -177,7 +177,7 @@ impl Sandbox {
         };
         let mut descriptors = vec![segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?];
         descriptors.extend(log_ends);
-        let bus = Bus::new(segment, copy(out_event.as_fd())?);
+        let bus = AgentSide::new(segment, copy(out_event.as_fd())?);
 
         let cgroup_limits =
             CgroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpus: limits.cpus };
@@ -310,7 +310,9 @@ fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), Sandbox
         .collect();
     let usual = Geometry::usual(functions.len(), slots, application.limits.payload_bytes);
     let layout = Layout::new(Geometry { queue_capacity: application.limits.queue, ..usual })?;
-    Ok(Segment::create(layout, application.name.as_str(), &functions)?)
+    let catalogue =
+        Catalogue { application: application.name.as_str().to_owned(), functions, targets: Vec::new(), spin_ns: 0 };
+    Ok(Segment::create(layout, &catalogue)?)
 }
 
 /// How many instances may exist at a time: every process that is neither the supervisor nor a worker may be one, but an instance

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::trace::HopReport;
-use sandbar_bus::{Actor, Address, Bus, Destination, Envelope, Function, Taken, Verdict};
+use sandbar_bus::{Actor, Address, Bus, Destination, Draft, Envelope, Function, Taken, Verdict};
 
 use crate::process;
 use crate::worker::descriptors;
@@ -124,20 +124,17 @@ impl Instance {
         self.report_hop(&served);
         let content_format = content_format.or(self.function.content_format);
         let envelope = Envelope { content_format, sent_ns: now_ns(), ..served.envelope };
-        match self.function.next.first() {
-            None => self.answer_caller(served.taken, output, envelope),
-            Some(first) => {
-                let asides = Envelope {
-                    reply_to: Address::Log,
-                    traced: false,
-                    deadline_ns: self.detached_deadline(),
-                    ..envelope
-                };
-                self.pass_on(served.taken, output, *first, envelope);
-                for next in &self.function.next[1..] {
-                    self.send_aside(output, *next, asides);
-                }
-            }
+        let Some((first, others)) = self.function.next.split_first() else {
+            self.answer_caller(served.taken, output, envelope);
+            return;
+        };
+        // Written before the output is handed on, with which its memory may go; sent after, as nobody waits for them.
+        let asides: Vec<_> = others.iter().map(|next| (*next, self.write_aside(output, *next))).collect();
+        self.pass_on(served.taken, output, *first, envelope);
+        let aside =
+            Envelope { reply_to: Address::Log, traced: false, deadline_ns: self.detached_deadline(), ..envelope };
+        for (next, draft) in asides {
+            self.send_aside(draft, next, Envelope { function: next, hops: envelope.hops + 1, ..aside });
         }
     }
 
@@ -172,21 +169,41 @@ impl Instance {
         self.hand_over(taken, output, Destination::Function(next), &request);
     }
 
-    fn hand_over(&self, taken: Taken<'static>, output: &[u8], to: Destination, envelope: &Envelope) {
-        let Some(mut draft) = self.bus.draft(Actor::instance(self.slot), output.len()) else {
+    /// Output that lies in the event is handed on in the event's own message: no byte moves.
+    fn hand_over(&self, mut taken: Taken<'static>, output: &[u8], to: Destination, envelope: &Envelope) {
+        let full = |taken| self.bus.answer_error(taken, Verdict::Overloaded, "the queue of the next function is full");
+        if let Some(part) = taken.part(output) {
+            taken.keep(part);
+            if let Err(taken) = taken.forward(to, envelope) {
+                full(taken);
+            }
+            return;
+        }
+        let Some(mut draft) = self.bus.draft(Actor::instance(self.slot), to, output.len()) else {
             self.bus.answer_error(taken, Verdict::Overloaded, "the application's message buffers are full");
             return;
         };
         draft.write(output);
         if let Err((taken, draft)) = taken.answer_with(draft, to, envelope) {
             drop(draft);
-            self.bus.answer_error(taken, Verdict::Overloaded, "the queue of the next function is full");
+            full(taken);
         }
     }
 
+    fn write_aside(&self, output: &[u8], next: usize) -> Option<Draft<'static>> {
+        let mut draft = self.bus.draft(Actor::instance(self.slot), Destination::Function(next), output.len())?;
+        draft.write(output);
+        Some(draft)
+    }
+
     /// Sends the output to a function that runs on its own.
-    fn send_aside(&self, output: &[u8], next: usize, envelope: Envelope) {
-        if let Err(error) = self.post(next, output, Envelope { function: next, hops: envelope.hops + 1, ..envelope }) {
+    fn send_aside(&self, draft: Option<Draft<'_>>, next: usize, envelope: Envelope) {
+        let sent = match draft {
+            Some(_) if envelope.hops > HOPS_MAX => Err(CallError::Loop),
+            Some(draft) => draft.send(Destination::Function(next), &envelope).map_err(|_draft| CallError::Overloaded),
+            None => Err(CallError::Overloaded),
+        };
+        if let Err(error) = sent {
             let name = self.bus.function(next).map_or_else(String::new, |function| function.name);
             log(&format_args!("call {:016x}: nothing was handed to {name}: {error}", envelope.call));
         }
@@ -196,12 +213,14 @@ impl Instance {
         if payload.len() > self.payload_bytes_max() {
             return Err(CallError::TooLarge(self.payload_bytes_max()));
         }
-        if envelope.hops >= HOPS_MAX {
+        if envelope.hops > HOPS_MAX {
             return Err(CallError::Loop);
         }
-        let mut draft = self.bus.draft(Actor::instance(self.slot), payload.len()).ok_or(CallError::Overloaded)?;
+        let to = Destination::Function(function);
+        let draft = self.bus.draft(Actor::instance(self.slot), to, payload.len());
+        let mut draft = draft.ok_or(CallError::Overloaded)?;
         draft.write(payload);
-        draft.send(Destination::Function(function), &envelope).map_err(|_draft| CallError::Overloaded)
+        draft.send(to, &envelope).map_err(|_draft| CallError::Overloaded)
     }
 
     /// Calls another function of the application and waits for the answer.

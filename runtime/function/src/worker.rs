@@ -3,11 +3,10 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sandbar_bus::slot::Phase;
-use sandbar_bus::{Bus, Function, futex};
+use sandbar_bus::{Bus, Function};
 
 use crate::instance::Instance;
 use crate::process::{self, Side};
@@ -145,13 +144,13 @@ impl Worker {
     /// Sleeps until another instance is wanted, and reserves its slot.
     #[must_use]
     pub fn next_slot(&self) -> usize {
-        let word = self.bus.worker_word(self.index);
+        let bell = self.bus.worker_bell(self.index);
         loop {
-            let seen = word.load(Ordering::Acquire);
+            let heard = bell.listen();
             if let Some(slot) = self.wanted_slot() {
                 return slot;
             }
-            futex::wait(word, seen, None);
+            bell.sleep(heard, 0, None);
         }
     }
 

@@ -211,7 +211,7 @@ impl Supervisor {
             if said == READY.as_bytes() {
                 self.workers[*function] = Worker::Running { pid: *pid, since: *since, pause: *pause };
                 // Its first instances are wanted now, and messages may wait already.
-                self.bus.wake_worker(*function);
+                self.bus.worker_bell(*function).ring();
             } else if ended && said.is_empty() {
                 // It will say nothing more. How it ended is seen when it is reaped; one that does not end is ended soon.
                 let soon = Instant::now() + LAST_WORD;
@@ -327,12 +327,12 @@ impl Supervisor {
         self.bus.sweep(slot, verdict, &diagnostic);
         let functions = self.functions.len();
         if let Some(function) = function.filter(|function| *function < functions) {
-            self.bus.wake_worker(function);
+            self.bus.worker_bell(function).ring();
         }
         // A slot has come free: whoever has messages and nobody to take them may have waited for it.
         for other in (0..functions).filter(|other| Some(*other) != function) {
             if self.bus.waiting(other) > 0 && self.bus.idle_instances(other) == 0 {
-                self.bus.wake_worker(other);
+                self.bus.worker_bell(other).ring();
             }
         }
     }
