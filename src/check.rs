@@ -47,9 +47,11 @@ fn description(application: &Application) -> String {
         ]
     });
     let table = output::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>());
+    let calls = neighbours("may call", &application.calls);
+    let callers = neighbours("may be called by", &application.callers);
     let limits = application.limits;
     format!(
-        "{}: calls start at {}\n{table}limits: memory {}, processes {}, cpus {}, payload {}\n",
+        "{}: calls start at {}\n{table}{calls}{callers}limits: memory {}, processes {}, cpus {}, payload {}\n",
         application.name,
         name_of(&application.entry).unwrap_or(output::NOTHING),
         quantity::show_size(limits.memory_bytes),
@@ -57,6 +59,12 @@ fn description(application: &Application) -> String {
         limits.cpus,
         quantity::show_size(limits.payload_bytes as u64),
     )
+}
+
+/// A line on how the application is joined to others, if it is.
+fn neighbours(how: &str, names: impl IntoIterator<Item: ToString>) -> String {
+    let names: Vec<_> = names.into_iter().map(|name| name.to_string()).collect();
+    if names.is_empty() { String::new() } else { format!("{how}: {}\n", names.join(", ")) }
 }
 
 #[cfg(test)]
@@ -68,6 +76,7 @@ mod tests {
         let manifest = r#"
             name = "thermostat"
             entry = "ingest"
+            calls = ["/gallery", "/gallery/thumbnail"]
             [functions.ingest]
             runtime = "python3"
             code = "ingest.py"
@@ -82,6 +91,6 @@ mod tests {
         assert!(text.starts_with("thermostat: calls start at ingest\n"), "{text}");
         assert!(text.contains("\ningest    python3  ingest.py    2s        average\n"), "{text}");
         assert!(text.contains("\naverage   native   bin/average  10s       -\n"), "{text}");
-        assert!(text.contains("memory 128MiB,"), "{text}");
+        assert!(text.contains("\nmay call: /gallery, /gallery/thumbnail\nlimits: memory 128MiB,"), "{text}");
     }
 }

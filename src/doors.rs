@@ -100,7 +100,9 @@ fn coap_config(arguments: &ServeArguments) -> CoapConfig {
         ..transfers
     };
     CoapConfig {
-        calls_in_flight_max: arguments.calls_max as usize,
+        // Which calls there is room for is for the host bus to say, which knows whose they are: a door that took fewer than it
+        // admits could be filled by one application's.
+        calls_in_flight_max: arguments.calls_admitted_max(),
         payload_bytes_in_flight_max: usual.payload_bytes_in_flight_max.max(arguments.payload_max),
         uploads: transfers.clone(),
         downloads: transfers,
@@ -113,7 +115,7 @@ fn coap_config(arguments: &ServeArguments) -> CoapConfig {
 fn http_config(arguments: &ServeArguments) -> HttpConfig {
     let usual = HttpConfig::default();
     HttpConfig {
-        calls_in_flight_max: arguments.calls_max as usize,
+        calls_in_flight_max: arguments.calls_admitted_max(),
         body_bytes_in_flight_max: usual.body_bytes_in_flight_max.max(arguments.payload_max),
         drain: arguments.grace + LAST_ANSWERS,
         ..usual

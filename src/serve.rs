@@ -65,9 +65,12 @@ pub(crate) struct ServeArguments {
     /// The largest payload of a call or an answer, such as 1MiB
     #[arg(long, value_name = "SIZE", value_parser = payload_bytes, default_value = "16MiB")]
     pub(crate) payload_max: usize,
-    /// Calls under way at one time; more are refused as overloaded
+    /// Calls under way at one time, beside those that applications are assured of; more are refused as overloaded
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "1024")]
-    pub(crate) calls_max: u32,
+    calls_max: u32,
+    /// Calls that each application may have under way whatever the others have
+    #[arg(long, value_name = "NUMBER", default_value = "16")]
+    calls_assured: u32,
     /// Applications that may be deployed at one time
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "4096")]
     applications_max: u32,
@@ -134,10 +137,17 @@ impl ServeArguments {
         served
     }
 
+    /// The most calls that the host admits, of all applications together.
+    pub(crate) fn calls_admitted_max(&self) -> usize {
+        let assured = u64::from(self.calls_assured) * u64::from(self.applications_max);
+        usize::try_from(assured.saturating_add(self.calls_max.into())).unwrap_or(usize::MAX)
+    }
+
     fn host_config(&self) -> HostConfig {
         HostConfig {
             payload_bytes_max: self.payload_max,
             calls_in_flight_max: self.calls_max as usize,
+            calls_assured: self.calls_assured as usize,
             applications_max: self.applications_max as usize,
             python: self.python.clone(),
             first_user: self.first_user,
@@ -231,12 +241,15 @@ mod tests {
 
     #[test]
     fn doors_can_be_many_and_limits_reach_the_agent() {
-        let arguments =
-            parsed("sandbar serve --coap 0.0.0.0:5683 --coap [::]:5683 --state /s --payload-max 1MiB --calls-max 7");
+        let arguments = parsed(
+            "sandbar serve --coap 0.0.0.0:5683 --coap [::]:5683 --state /s --payload-max 1MiB --calls-max 7 --calls-assured 3",
+        );
         assert_eq!(arguments.coap.len(), 2);
         let config = arguments.host_config();
         assert_eq!(config.state, PathBuf::from("/s"));
         assert_eq!(config.payload_bytes_max, 1 << 20);
         assert_eq!(config.calls_in_flight_max, 7);
+        assert_eq!(config.calls_assured, 3);
+        assert_eq!(arguments.calls_admitted_max(), 7 + 3 * config.applications_max);
     }
 }

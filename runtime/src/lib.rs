@@ -4,6 +4,7 @@ mod bundle;
 pub mod call;
 mod cgroup;
 mod host;
+mod host_bus;
 mod inside;
 mod log;
 pub mod manifest;
@@ -16,6 +17,7 @@ mod watch;
 
 pub use call::{Answer, CallId, Hop, Outcome, Request};
 pub use host::{ApplicationStatus, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError, StartError};
+pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};
 pub use python::PythonError;
 pub use sandbox::SandboxError;

@@ -11,7 +11,9 @@
 //! 1. It has 1 to [`FUNCTIONS_MAX`] functions, in the manifest's order; their names differ.
 //! 2. `entry` and every index in a `next` is less than the number of functions.
 //! 3. `next` has no cycle, so that every chain ends.
-//! 4. Every `code` is a relative path without `..`; if [`Application::load`] made the application, the file was there,
+//! 4. `calls` and `callers` name other applications only, none twice. Whether those exist is seen when a call is made: they
+//!    may be deployed later, or elsewhere.
+//! 5. Every `code` is a relative path without `..`; if [`Application::load`] made the application, the file was there,
 //!    a regular file reached through no symbolic link, and of a kind that its runtime can start.
 
 mod check;
@@ -21,7 +23,9 @@ mod limits;
 mod name;
 mod problem;
 pub mod quantity;
+mod target;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -34,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub use name::{Name, NameError};
 pub use problem::{ManifestError, Place, Problem};
+pub use target::Target;
 
 use problem::Problems;
 
@@ -45,6 +50,12 @@ pub const FUNCTIONS_MAX: usize = 64;
 
 /// The most functions one function hands its output to: each gets a message of its own.
 pub const NEXT_MAX: usize = 8;
+
+/// The most functions of other applications that one application calls.
+pub const CALLS_MAX: usize = 64;
+
+/// The most applications that one application lets call it.
+pub const CALLERS_MAX: usize = 256;
 
 /// The largest manifest that is read, in bytes: far above what [`FUNCTIONS_MAX`] functions need.
 const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
@@ -59,6 +70,10 @@ pub struct Application {
     pub entry: usize,
     /// The functions, in the manifest's order.
     pub functions: Vec<Function>,
+    /// What its functions may call of other applications, in the manifest's order, if those name it in their `callers`.
+    pub calls: Vec<Target>,
+    /// The applications that may call this one.
+    pub callers: BTreeSet<Name>,
     /// What its sandbox may use.
     pub limits: Limits,
 }
@@ -99,8 +114,10 @@ pub struct Limits {
     pub payload_bytes: usize,
     /// Messages that may wait for one function; a power of two. More are refused as overloaded.
     pub queue: usize,
-    /// Calls from outside that may be under way. More are refused as overloaded.
+    /// Calls from outside its sandbox that may be under way. More are refused as overloaded.
     pub calls: usize,
+    /// How long an instance may look for a message before it sleeps; zero: it sleeps at once.
+    pub spin: Duration,
 }
 
 /// How the instances of a function are made.

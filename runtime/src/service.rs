@@ -30,6 +30,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Service {
     pub(crate) application: Arc<Application>,
     pub(crate) log: Arc<Log>,
+    /// The first of the host's users that its sandboxes have.
+    pub(crate) first_user: u32,
     state: watch::Receiver<State>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<Stop>,
@@ -89,6 +91,7 @@ impl Service {
     pub(crate) fn keep(maker: Maker, first: Result<Arc<Running>, String>) -> Self {
         let application = Arc::clone(&maker.specification.application);
         let log = Arc::clone(&maker.log);
+        let first_user = maker.specification.first_user;
         let first = match first {
             Ok(running) => State::Running(running),
             Err(reason) => State::Down(reason),
@@ -97,7 +100,8 @@ impl Service {
         let (states, state) = watch::channel(first);
         let (stop, stopped) = watch::channel(Stop::No);
         let keeper = Keeper { maker, states, stopped, answered_before: Arc::clone(&answered_before) };
-        Self { application, log, state, keeper: Mutex::new(Some(tokio::spawn(keeper.run()))), stop, answered_before }
+        let keeper = Mutex::new(Some(tokio::spawn(keeper.run())));
+        Self { application, log, first_user, state, keeper, stop, answered_before }
     }
 
     /// Whether it can be called now.

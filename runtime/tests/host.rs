@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 use std::fs;
+use std::future::{Future, poll_fn};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Duration;
 
-use sandbar_runtime::{Answer, DeployError, HostAgent, HostConfig, Outcome, Request};
+use sandbar_runtime::manifest::Name;
+use sandbar_runtime::{Answer, CALL_DEPTH_MAX, Caller, DeployError, HostAgent, HostConfig, Outcome, Request};
 
 /// A host of the test's own, and a folder for applications; both are gone with it.
 struct Host {
@@ -15,13 +18,19 @@ struct Host {
 }
 
 async fn start(name: &str) -> Option<Host> {
+    start_with(name, |_| {}).await
+}
+
+async fn start_with(name: &str, set_up: impl FnOnce(&mut HostConfig)) -> Option<Host> {
     if !nix::unistd::geteuid().is_root() {
         println!("SKIPPED: sandboxes are made by root");
         return None;
     }
     let folder = std::env::temp_dir().join(format!("sandbar-{name}-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
-    let agent = HostAgent::start(HostConfig::new(folder.join("state"))).await.unwrap();
+    let mut config = HostConfig::new(folder.join("state"));
+    set_up(&mut config);
+    let agent = HostAgent::start(config).await.unwrap();
     Some(Host { agent, folder })
 }
 
@@ -37,20 +46,29 @@ impl Host {
     }
 
     async fn call(&self, target: &str, payload: &[u8]) -> Answer {
-        let (application, function) = target.split_once('/').map_or((target, None), |(a, f)| (a, Some(f)));
-        let request = Request {
-            application: application.to_owned(),
-            function: function.map(str::to_owned),
-            payload: payload.to_vec().into(),
-            trace: true,
-            ..Request::default()
-        };
-        self.agent.call(request).await
+        self.agent.call(request(target, payload)).await
+    }
+
+    /// A call as a function of the application `name` makes it, in a call that is so deep.
+    async fn call_as(&self, name: &str, depth: u32, target: &str, payload: &[u8]) -> Answer {
+        let name = Name::new(name).unwrap();
+        self.agent.bus().call(Caller::Application { name: &name, depth }, request(target, payload)).await
     }
 
     async fn end(self) {
         self.agent.stop().await;
         fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+fn request(target: &str, payload: &[u8]) -> Request {
+    let (application, function) = target.split_once('/').map_or((target, None), |(a, f)| (a, Some(f)));
+    Request {
+        application: application.to_owned(),
+        function: function.map(str::to_owned),
+        payload: payload.to_vec().into(),
+        trace: true,
+        ..Request::default()
     }
 }
 
@@ -279,5 +297,70 @@ async fn a_sandbox_that_cannot_be_built_leaves_no_process() {
         assert!(attempt < 100, "zombies are left");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    host.end().await;
+}
+
+/// One application's slow calls take all that the host has in common, and another's are answered as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_one_application_keeps_no_other_out() {
+    let limits = |config: &mut HostConfig| (config.calls_in_flight_max, config.calls_assured) = (2, 1);
+    let Some(host) = start_with("flood", limits).await else { return };
+    for name in ["flooded", "calm"] {
+        host.agent.deploy(&hostile(&host, name)).await.unwrap();
+    }
+    for _round in 0..2 {
+        let mut flood: Vec<_> = (0..6).map(|_| Box::pin(host.call("flooded/wait", b"1"))).collect();
+        // Each is admitted or refused when it is first looked at.
+        let mut refused = 0;
+        poll_fn(|context| {
+            flood.retain_mut(|call| match call.as_mut().poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(answer) => {
+                    assert_eq!(answer.outcome, Outcome::Overloaded, "{answer:?}");
+                    assert!(answer.retry_after.is_some());
+                    refused += 1;
+                    false
+                }
+            });
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!((flood.len(), refused), (3, 3), "its own share and all of the common part, and no more");
+        for _ in 0..5 {
+            let answer = host.call("calm", b"as ever").await;
+            assert_eq!((answer.outcome, &answer.payload[..]), (Outcome::Done, &b"as ever"[..]), "{answer:?}");
+        }
+        for call in flood {
+            assert_eq!(call.await.outcome, Outcome::Done);
+        }
+    }
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_call_those_that_name_them() {
+    let Some(host) = start("callers").await else { return };
+    let folder = letters(&host);
+    let manifest = MANIFEST.replace("entry =", "callers = [\"porch\"]\nentry =");
+    fs::write(folder.join("sandbar.toml"), &manifest).unwrap();
+    host.agent.deploy(&folder).await.unwrap();
+    let answer = host.call_as("porch", 0, "letters", b"some letters").await;
+    assert_eq!((answer.outcome, &answer.payload[..]), (Outcome::Done, &b"12"[..]), "{answer:?}");
+    let answer = host.call_as("porch", CALL_DEPTH_MAX - 1, "letters/count", b"four").await;
+    assert_eq!((answer.outcome, &answer.payload[..]), (Outcome::Done, &b"4"[..]), "{answer:?}");
+
+    let answer = host.call_as("den", 0, "letters", b"").await;
+    assert_eq!(answer.outcome, Outcome::NotAllowed);
+    assert!(answer.diagnostic.contains("manifest of letters has to name it, callers = [\"den\"]"), "{answer:?}");
+    assert_eq!(host.call_as("letters", 0, "letters", b"").await.outcome, Outcome::NotAllowed);
+    assert_eq!(host.call_as("porch", CALL_DEPTH_MAX, "letters", b"").await.outcome, Outcome::Failed);
+    assert_eq!(host.call_as("porch", 0, "letters/none", b"").await.outcome, Outcome::NotFound);
+    assert_eq!(host.call_as("porch", 0, "none", b"").await.outcome, Outcome::NotFound);
+
+    // What the version says that is there when the call is made counts.
+    fs::write(folder.join("sandbar.toml"), manifest.replace("porch", "den")).unwrap();
+    assert!(host.agent.deploy(&folder).await.unwrap().replaced);
+    assert_eq!(host.call_as("porch", 0, "letters", b"").await.outcome, Outcome::NotAllowed);
+    assert_eq!(host.call_as("den", 0, "letters", b"abc").await.payload, "3");
     host.end().await;
 }

@@ -111,7 +111,7 @@ fn the_service_manager_is_told_when_the_doors_are_open_and_when_they_close() {
 
 #[test]
 fn calls_beyond_what_the_host_takes_are_refused_as_overloaded() {
-    let Some(host) = Host::start_with(&["--calls-max", "2"]) else { return };
+    let Some(host) = Host::start_with(&["--calls-max", "2", "--calls-assured", "0"]) else { return };
     let code = "import time\ndef slow(event, context):\n    context.log('has begun')\n    time.sleep(1.5)\n    return 'slept'\n";
     host.deploy_python("porch", &["slow"], code);
     std::thread::scope(|scope| {
@@ -132,4 +132,29 @@ fn calls_beyond_what_the_host_takes_are_refused_as_overloaded() {
         }
     });
     assert_eq!(host.call("porch", b"").done(), "slept");
+}
+
+#[test]
+fn a_flood_of_one_application_closes_no_door_to_another() {
+    let Some(host) = Host::start_with(&["--calls-max", "2", "--calls-assured", "1"]) else { return };
+    let code = "import time\ndef slow(event, context):\n    context.log('has begun')\n    time.sleep(2.5)\n    return 'slept'\n";
+    host.deploy_python("porch", &["slow"], code);
+    host.deploy_python("den", &["echo"], "def echo(event, context):\n    return event\n");
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..3).map(|_| scope.spawn(|| host.http("POST", "/porch", None, b""))).collect();
+        until("all three have begun", || {
+            let log = host.sandbar(&["logs", "porch"]).well().text();
+            (log.matches("has begun").count() == 3).then_some(())
+        });
+        assert_eq!(host.http("POST", "/porch", None, b"").status, 503, "the flood has all that it may have");
+        for _ in 0..3 {
+            let over_http = host.http("POST", "/den", None, b"still here");
+            assert_eq!((over_http.status, over_http.text().as_str()), (200, "still here"));
+            assert_eq!(host.call("den", b"still here").done(), "still here");
+            assert_eq!(host.sandbar(&["invoke", "den", "still here"]).well().text(), "still here");
+        }
+        for call in calls {
+            assert_eq!(call.join().unwrap().status, 200);
+        }
+    });
 }

@@ -1,13 +1,16 @@
 //! From what was written to what is legal: names resolved, quantities within their bounds, no cycle.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{At, Plain, PlainFunction};
 use super::problem::{Problems, did_you_mean};
-use super::quantity::time;
-use super::{Application, FUNCTIONS_MAX, Function, NEXT_MAX, Name, Runtime, code, limits};
+use super::quantity::{show_time, time};
+use super::{
+    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, NEXT_MAX, Name, Runtime, Target, code, limits,
+};
 
 /// The time-out of a function that names none.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -29,10 +32,13 @@ pub(super) fn application(plain: &Plain, dir: Option<&Path>, problems: &mut Prob
     let next: Vec<_> = plain.functions.iter().map(|function| resolved_next(function, plain, problems)).collect();
     refuse_cycles(&next, plain, problems);
     let entry = entry(plain, problems);
+    let calls = calls(plain, problems);
+    let callers = callers(plain, problems);
     let limits = limits::limits(&plain.limits, plain.functions.len(), problems);
     let functions: Vec<_> =
         plain.functions.iter().zip(next).filter_map(|(plain, next)| function(plain, next, dir, problems)).collect();
-    (functions.len() == plain.functions.len()).then_some(Application { name: name?, entry: entry?, functions, limits })
+    let complete = functions.len() == plain.functions.len();
+    complete.then_some(Application { name: name?, entry: entry?, functions, calls, callers, limits })
 }
 
 fn checked_name(name: &At<String>, problems: &mut Problems<'_>) -> Option<Name> {
@@ -56,11 +62,73 @@ fn entry(plain: &Plain, problems: &mut Problems<'_>) -> Option<usize> {
     }
 }
 
-fn resolved_next(function: &PlainFunction, plain: &Plain, problems: &mut Problems<'_>) -> Vec<usize> {
-    if let Some(surplus) = function.next.get(NEXT_MAX) {
-        let found = function.next.len();
-        problems.at(&surplus.span, format_args!("`next` names {found} functions; the most is {NEXT_MAX}"));
+/// What functions may call of other applications, in the order it was written: functions name it by its place.
+fn calls(plain: &Plain, problems: &mut Problems<'_>) -> Vec<Target> {
+    refuse_surplus(&plain.calls, CALLS_MAX, "`calls` names", "functions", problems);
+    let mut calls = Vec::new();
+    for path in plain.calls.iter().take(CALLS_MAX) {
+        match Target::parse(&path.value) {
+            Ok(target) if is_own_name(&target.application, plain) => {
+                problems.at(
+                    &path.span,
+                    format_args!(
+                        "`{target}` is of this application, whose functions call each other by name, such as `{}`",
+                        own_function(&target, plain)
+                    ),
+                );
+            }
+            Ok(target) if calls.contains(&target) => {
+                problems.at(&path.span, format_args!("`calls` names `{target}` twice"));
+            }
+            Ok(target) => calls.push(target),
+            Err(why) => problems.at(&path.span, why),
+        }
     }
+    calls
+}
+
+/// The name by which functions of the application call what the path is for.
+fn own_function<'p>(target: &'p Target, plain: &'p Plain) -> &'p str {
+    let entry = plain.entry.as_ref().map(|entry| &entry.value);
+    let first = plain.functions.first().map(|function| &function.name.value);
+    target.function.as_ref().map(Name::as_str).or(entry.or(first).map(String::as_str)).unwrap_or("FUNCTION")
+}
+
+fn callers(plain: &Plain, problems: &mut Problems<'_>) -> BTreeSet<Name> {
+    refuse_surplus(&plain.callers, CALLERS_MAX, "`callers` names", "applications", problems);
+    let mut callers = BTreeSet::new();
+    for written in plain.callers.iter().take(CALLERS_MAX) {
+        match checked_name(written, problems) {
+            Some(name) if is_own_name(&name, plain) => problems.at(
+                &written.span,
+                format_args!(
+                    "`callers` names `{name}` itself; functions of one application may call each other anyway"
+                ),
+            ),
+            Some(name) if callers.contains(&name) => {
+                problems.at(&written.span, format_args!("`callers` names `{name}` twice"));
+            }
+            Some(name) => {
+                callers.insert(name);
+            }
+            None => {}
+        }
+    }
+    callers
+}
+
+fn is_own_name(name: &Name, plain: &Plain) -> bool {
+    plain.name.as_ref().is_some_and(|own| own.value == name.as_str())
+}
+
+fn refuse_surplus(written: &[At<String>], max: usize, names: &str, what: &str, problems: &mut Problems<'_>) {
+    if let Some(surplus) = written.get(max) {
+        problems.at(&surplus.span, format_args!("{names} {} {what}; the most is {max}", written.len()));
+    }
+}
+
+fn resolved_next(function: &PlainFunction, plain: &Plain, problems: &mut Problems<'_>) -> Vec<usize> {
+    refuse_surplus(&function.next, NEXT_MAX, "`next` names", "functions", problems);
     let mut indices = Vec::new();
     for name in function.next.iter().take(NEXT_MAX) {
         match resolved(name, "next", plain, problems) {
@@ -134,7 +202,9 @@ fn function(
     let code = plain.code.as_ref().and_then(|code| checked_code(code, runtime, dir, problems));
     let handler = runtime.and_then(|runtime| handler(plain, runtime, problems));
     let timeout = match &plain.timeout {
-        Some(timeout) => within(timeout, time(&timeout.value), &TIMEOUTS, "a time-out", show_time, problems),
+        Some(timeout) => {
+            within(timeout, time(&timeout.value), &TIMEOUTS, "a time-out", |time| show_time(*time), problems)
+        }
         None => Some(TIMEOUT_DEFAULT),
     };
     let content_format = match &plain.content_format {
@@ -224,14 +294,5 @@ pub(super) fn within<W, T: PartialOrd>(
             problems.at(&written.span, why);
             None
         }
-    }
-}
-
-fn show_time(time: &Duration) -> String {
-    match time.as_millis() {
-        0 => "0s".to_owned(),
-        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
-        ms => format!("{ms}ms"),
     }
 }

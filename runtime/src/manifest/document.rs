@@ -19,6 +19,10 @@ pub(super) struct At<T> {
 pub(super) struct Plain {
     pub(super) name: Option<At<String>>,
     pub(super) entry: Option<At<String>>,
+    /// Paths of other applications' functions.
+    pub(super) calls: Vec<At<String>>,
+    /// Names of other applications.
+    pub(super) callers: Vec<At<String>>,
     pub(super) limits: PlainLimits,
     /// In the order of the text.
     pub(super) functions: Vec<PlainFunction>,
@@ -33,6 +37,7 @@ pub(super) struct PlainLimits {
     pub(super) payload: Option<At<String>>,
     pub(super) queue: Option<At<i64>>,
     pub(super) calls: Option<At<i64>>,
+    pub(super) spin: Option<At<String>>,
 }
 
 /// A table `[functions.NAME]` as it was written.
@@ -47,8 +52,8 @@ pub(super) struct PlainFunction {
     pub(super) next: Vec<At<String>>,
 }
 
-const TOP_FIELDS: [&str; 4] = ["name", "entry", "limits", "functions"];
-const LIMITS_FIELDS: [&str; 6] = ["memory", "processes", "cpus", "payload", "queue", "calls"];
+const TOP_FIELDS: [&str; 6] = ["name", "entry", "calls", "callers", "limits", "functions"];
+const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
 const FUNCTION_FIELDS: [&str; 6] = ["runtime", "code", "handler", "timeout", "content_format", "next"];
 
 /// Reads the text. `None` if it is not TOML; a field that was refused is absent from what is returned.
@@ -69,6 +74,13 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
     let plain = Plain {
         name: text_field(table, "name", "\"thermostat\"", problems),
         entry: text_field(table, "entry", "\"ingest\"", problems),
+        calls: texts_field(table, "calls", "a path such as \"/gallery/thumbnail\" or a list of paths", problems),
+        callers: texts_field(
+            table,
+            "callers",
+            "an application's name such as \"thermostat\" or a list of names",
+            problems,
+        ),
         limits,
         functions: read_functions(table, problems),
     };
@@ -101,6 +113,7 @@ fn read_limits(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainLimits 
         payload: text_field(table, "payload", "\"1MiB\"", problems),
         queue: whole_number_field(table, "queue", problems),
         calls: whole_number_field(table, "calls", problems),
+        spin: text_field(table, "spin", "\"20us\"", problems),
     }
 }
 
@@ -133,30 +146,29 @@ fn read_functions(table: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<Plain
             handler: text_field(fields, "handler", "\"handle\"", problems),
             timeout: text_field(fields, "timeout", "\"2s\"", problems),
             content_format: whole_number_field(fields, "content_format", problems),
-            next: read_next(fields, problems),
+            next: texts_field(fields, "next", "a function's name or a list of names", problems),
         });
     }
     read
 }
 
-/// `next` is one name or a list of names.
-fn read_next(fields: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<At<String>> {
-    let right = "a function's name or a list of names";
-    let Some(value) = fields.get("next") else {
+/// One text or a list of them; none if the field is absent.
+fn texts_field(table: &DeTable<'_>, name: &str, right: &str, problems: &mut Problems<'_>) -> Vec<At<String>> {
+    let Some(value) = table.get(name) else {
         return Vec::new();
     };
     let items = match value.get_ref().as_array() {
         Some(items) => items.iter().collect(),
         None => vec![value],
     };
-    let mut names = Vec::new();
+    let mut texts = Vec::new();
     for item in items {
         match item.get_ref().as_str() {
-            Some(name) => names.push(At { value: name.to_owned(), span: item.span() }),
-            None => wrong_type(item, "next", right, problems),
+            Some(text) => texts.push(At { value: text.to_owned(), span: item.span() }),
+            None => wrong_type(item, name, right, problems),
         }
     }
-    names
+    texts
 }
 
 fn refuse_unknown(table: &DeTable<'_>, known: &[&str], problems: &mut Problems<'_>) {

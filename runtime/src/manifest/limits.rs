@@ -1,12 +1,13 @@
 //! What a sandbox may use: defaults, floors and ceilings.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::Limits;
 use super::check::within;
 use super::document::{At, PlainLimits};
 use super::problem::Problems;
-use super::quantity::{show_size, size};
+use super::quantity::{show_size, show_time, size, time};
 
 const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 /// The floor holds PID 1, the message segment and one small native function; the ceiling is a slip of the pen.
@@ -30,6 +31,9 @@ const CALLS: RangeInclusive<i64> = 1..=65_536;
 const PAYLOAD_BYTES_DEFAULT: u64 = 16 << 20;
 const PAYLOAD_BYTES: RangeInclusive<u64> = (1 << 10)..=(256 << 20);
 
+/// Longer than this, an instance that looks costs a processor more than its sleep would cost the call.
+const SPIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(1);
+
 /// Checks the table `[limits]` of an application with that many functions.
 pub(super) fn limits(plain: &PlainLimits, functions: usize, problems: &mut Problems<'_>) -> Limits {
     let memory_bytes = plain
@@ -44,6 +48,11 @@ pub(super) fn limits(plain: &PlainLimits, functions: usize, problems: &mut Probl
         .as_ref()
         .and_then(|cpus| within(cpus, Ok(cpus.value), &CPUS, "cpus", f64::to_string, problems))
         .unwrap_or(CPUS_DEFAULT);
+    let spin = plain
+        .spin
+        .as_ref()
+        .and_then(|spin| within(spin, time(&spin.value), &SPIN, "spin", |spin| show_time(*spin), problems))
+        .unwrap_or(Duration::ZERO);
     Limits {
         memory_bytes,
         processes: processes(plain.processes.as_ref(), functions, problems),
@@ -52,6 +61,7 @@ pub(super) fn limits(plain: &PlainLimits, functions: usize, problems: &mut Probl
         // The queue's algorithm wants a power of two; a few more places than asked for harm nobody.
         queue: count(plain.queue.as_ref(), QUEUE_DEFAULT, &QUEUE, "queue", problems).next_power_of_two(),
         calls: count(plain.calls.as_ref(), CALLS_DEFAULT, &CALLS, "calls", problems),
+        spin,
     }
 }
 

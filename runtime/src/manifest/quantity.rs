@@ -5,8 +5,9 @@ use std::time::Duration;
 /// Units of a size; binary alone, as memory is counted in pages.
 const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// Units of a time, in milliseconds.
-const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("min", 60 * 1000), ("h", 60 * 60 * 1000)];
+/// Units of a time, in microseconds.
+const TIME_UNITS: [(&str, u64); 5] =
+    [("us", 1), ("ms", 1000), ("s", 1_000_000), ("min", 60 * 1_000_000), ("h", 60 * 60 * 1_000_000)];
 
 /// Reads a size such as `64MiB`, in bytes.
 ///
@@ -21,8 +22,8 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What is wrong with it, and what a time looks like.
 pub fn time(text: &str) -> Result<Duration, String> {
-    amount(text, &TIME_UNITS, "a time is a whole number and ms, s, min or h, such as \"500ms\"")
-        .map(Duration::from_millis)
+    amount(text, &TIME_UNITS, "a time is a whole number and us, ms, s, min or h, such as \"500ms\"")
+        .map(Duration::from_micros)
 }
 
 fn amount(text: &str, units: &[(&str, u64)], form: &str) -> Result<u64, String> {
@@ -48,19 +49,28 @@ fn amount(text: &str, units: &[(&str, u64)], form: &str) -> Result<u64, String> 
 /// Writes a size with the largest unit that takes it without a fraction.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
-    let (unit, scale) = SIZE_UNITS
-        .into_iter()
-        .rev()
-        .find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale))
-        .unwrap_or(SIZE_UNITS[0]);
-    format!("{}{unit}", bytes / scale)
+    show(bytes, &SIZE_UNITS)
+}
+
+/// Writes a time with the largest unit that takes it without a fraction. What is under a microsecond is left out.
+pub(super) fn show_time(time: Duration) -> String {
+    match u64::try_from(time.as_micros()).unwrap_or(u64::MAX) {
+        0 => "0s".to_owned(),
+        micros => show(micros, &TIME_UNITS),
+    }
+}
+
+fn show(amount: u64, units: &[(&str, u64)]) -> String {
+    let fits = |(_, scale): &&(&str, u64)| amount >= *scale && amount.is_multiple_of(*scale);
+    let (unit, scale) = units.iter().rev().find(fits).unwrap_or(&units[0]);
+    format!("{}{unit}", amount / scale)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{show_size, size, time};
+    use super::{show_size, show_time, size, time};
 
     #[test]
     fn sizes_and_times_have_a_number_and_a_unit() {
@@ -71,6 +81,7 @@ mod tests {
         assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(time("1h"), Ok(Duration::from_secs(3600)));
         assert_eq!(time("2min"), Ok(Duration::from_secs(120)));
+        assert_eq!(time("20us"), Ok(Duration::from_micros(20)));
     }
 
     #[test]
@@ -92,13 +103,19 @@ mod tests {
             assert!(refused.contains(part) && refused.contains("64MiB"), "{text:?}: {refused}");
         }
         assert!(time("2 s").unwrap_err().contains("500ms"));
+        assert!(time("2ns").unwrap_err().contains("unknown unit `ns`"));
+        assert!(time("18446744073709551615ms").unwrap_err().contains("too large"));
     }
 
     #[test]
-    fn sizes_are_shown_as_they_would_be_written() {
+    fn sizes_and_times_are_shown_as_they_would_be_written() {
         for text in ["1B", "1025B", "1KiB", "1500KiB", "64MiB", "1GiB"] {
             assert_eq!(show_size(size(text).unwrap()), text);
         }
         assert_eq!(show_size(0), "0B");
+        for text in ["1us", "1001us", "1ms", "90s", "2min", "1h"] {
+            assert_eq!(show_time(time(text).unwrap()), text);
+        }
+        assert_eq!(show_time(Duration::ZERO), "0s");
     }
 }

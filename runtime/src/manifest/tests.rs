@@ -3,7 +3,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Application, FILE_NAME, Runtime};
+use super::{Application, FILE_NAME, Name, Runtime};
 
 const THERMOSTAT: &str = r#"
 name = "thermostat"
@@ -77,6 +77,68 @@ fn what_is_not_said_has_the_documented_default() {
     assert_eq!(application.limits.processes, 64);
     assert_eq!(application.limits.cpus, 1.0);
     assert_eq!(application.limits.payload_bytes, 16 << 20);
+    assert_eq!(application.limits.spin, Duration::ZERO);
+    assert!(application.calls.is_empty() && application.callers.is_empty());
+}
+
+/// A manifest of one function, with more lines before it, which belong to the application.
+fn with_top(more: &str) -> String {
+    one("").replace("name = \"a\"\n", &format!("name = \"a\"\n{more}\n"))
+}
+
+#[test]
+fn calls_and_callers_are_other_applications() {
+    let text = with_top("calls = [\"/gallery\", \"/gallery/thumbnail\"]\ncallers = [\"thermostat\", \"porch\"]");
+    let application = Application::parse(&text, FILE_NAME).unwrap();
+    let calls: Vec<_> = application.calls.iter().map(ToString::to_string).collect();
+    assert_eq!(calls, ["/gallery", "/gallery/thumbnail"]);
+    let callers: Vec<_> = application.callers.iter().map(Name::as_str).collect();
+    assert_eq!(callers, ["porch", "thermostat"]);
+    let application = Application::parse(&with_top("calls = \"/b\"\ncallers = \"c\""), FILE_NAME).unwrap();
+    assert_eq!((application.calls.len(), application.callers.len()), (1, 1), "one alone needs no list");
+}
+
+#[test]
+fn calls_that_cannot_be_made_are_refused_with_their_place() {
+    for (written, part) in [
+        ("calls = 64", "sandbar.toml:2:9: `calls` must be a path such as \"/gallery/thumbnail\" or a list of paths"),
+        ("calls = [\"gallery\"]", "sandbar.toml:2:10: `gallery` is not the path of a call"),
+        ("calls = [\"/b\", \"/B\"]", "sandbar.toml:2:16: in `/B`, `B` is not a name"),
+        ("calls = [\"/b\", \"/b/c\", \"/b\"]", "sandbar.toml:2:24: `calls` names `/b` twice"),
+        ("calls = [\"/a/g\"]", "`/a/g` is of this application, whose functions call each other by name, such as `g`"),
+        ("calls = [\"/a\"]", "`/a` is of this application, whose functions call each other by name, such as `f`"),
+        ("callers = 1", "sandbar.toml:2:11: `callers` must be an application's name such as \"thermostat\" or a list"),
+        ("callers = [\"/b\"]", "sandbar.toml:2:12: `/b` is not a name"),
+        ("callers = [\"b\", \"b\"]", "sandbar.toml:2:17: `callers` names `b` twice"),
+        ("callers = [\"a\"]", "`callers` names `a` itself"),
+    ] {
+        let found = problems(&with_top(written));
+        assert!(found.contains(part), "{written}: {found}");
+    }
+}
+
+#[test]
+fn calls_and_callers_are_so_many_at_most() {
+    for (field, before, max, part) in
+        [("calls", "/", 64, "`calls` names 65 functions"), ("callers", "", 256, "`callers` names 257 applications")]
+    {
+        let text = |count: usize| {
+            let names: Vec<_> = (0..count).map(|n| format!("\"{before}b{n}\"")).collect();
+            with_top(&format!("{field} = [{}]", names.join(",")))
+        };
+        assert!(Application::parse(&text(max), FILE_NAME).is_ok());
+        assert!(problems(&text(max + 1)).contains(&format!("{part}; the most is {max}")));
+    }
+}
+
+#[test]
+fn an_instance_may_look_for_a_message_for_a_while() {
+    for (written, spin) in
+        [("20us", Duration::from_micros(20)), ("1ms", Duration::from_millis(1)), ("0us", Duration::ZERO)]
+    {
+        let application = Application::parse(&one(&format!("[limits]\nspin = \"{written}\"\n")), FILE_NAME).unwrap();
+        assert_eq!(application.limits.spin, spin);
+    }
 }
 
 #[test]
@@ -103,7 +165,8 @@ fn an_unknown_field_is_refused_with_its_place_and_the_nearest_right_name() {
          sandbar.toml:7:1: unknown field `memmory`; did you mean `memory`?"
     );
     assert!(
-        problems(&one("[nonsense]\n")).contains("unknown field `nonsense`; known here: name, entry, limits, functions")
+        problems(&one("[nonsense]\n"))
+            .contains("unknown field `nonsense`; known here: name, entry, calls, callers, limits, functions")
     );
 }
 
@@ -213,6 +276,8 @@ fn quantities_out_of_range_are_refused_with_the_range() {
         ("cpus = 0", "cpus is from 0.01 to 1024"),
         ("cpus = nan", "NaN is out of range"),
         ("cpus = inf", "out of range"),
+        ("spin = \"1001us\"", "1001us is out of range: spin is from 0s to 1ms"),
+        ("spin = 20", "`spin` must be a string such as \"20us\""),
         ("payload = \"1B\"", "is from 1KiB to 64MiB"),
         ("payload = \"65MiB\"", "payload (at most half of the memory) is from 1KiB to 64MiB"),
     ] {
