@@ -37,6 +37,8 @@ pub struct Draft<'a> {
     bus: &'a Bus,
     stay: Stay,
     actor: Actor,
+    /// `Draft`, or what a dead owner left it as.
+    kind: Kind,
 }
 
 /// A message that was taken, and belongs to the taker until it is sent on or dropped.
@@ -45,6 +47,8 @@ pub struct Taken<'a> {
     bus: &'a Bus,
     stay: Stay,
     actor: Actor,
+    /// `Serving`, or what a dead owner left it as.
+    kind: Kind,
 }
 
 impl Bus {
@@ -126,19 +130,20 @@ impl Bus {
         }
     }
 
-    /// Puts a message that its sender owns into a queue, under a new envelope, and wakes who is to take it. When the queue is
-    /// full the message is its sender's as before.
+    /// Puts a message that its sender holds as `held` into a queue, under a new envelope, and wakes who is to take it. When the
+    /// queue is full the message is its sender's as before.
     ///
     /// The state is set before the envelope is written: a sweep that finds a message on its way, but in no queue, need not know
     /// how much of the envelope is the new one, as both have the same call and the same way back.
-    fn post(&self, stay: Stay, actor: Actor, from: Kind, to: Destination, envelope: &Envelope) -> Result<(), Full> {
+    fn post(&self, stay: Stay, actor: Actor, held: Kind, to: Destination, envelope: &Envelope) -> Result<(), Full> {
         let queue_index = self.index_of(to).ok_or(Full)?;
-        let kind = if from == Kind::Draft { Kind::Sending } else { Kind::Forwarding };
+        let new = matches!(held, Kind::Draft | Kind::Sending);
+        let kind = if new { Kind::Sending } else { Kind::Forwarding };
         let header = self.header_of(stay.index);
         // What a draft said before is nobody's.
-        let was = (from == Kind::Serving).then(|| header.read_as(None));
-        let state = State { kind, queue: queue_index, actor, generation: stay.generation };
-        header.set_state(state);
+        let was = (!new).then(|| header.read_as(None));
+        let on_its_way = |state| State { kind, queue: queue_index, ..state };
+        let from = header.change(stay, actor, held, on_its_way).ok_or(Full)?;
         header.write(envelope);
         let queue = self.segment.queue(queue_index);
         let entry = Entry::new(stay.index, stay.generation);
@@ -150,7 +155,8 @@ impl Bus {
             if let Some(was) = was {
                 header.write(&was);
             }
-            header.set_state(State { kind: from, queue: 0, ..state });
+            // Nobody else changes what is in no queue.
+            let _returned = header.change(stay, actor, kind, |_| from);
             return Err(Full);
         }
         self.wake(to);
@@ -198,7 +204,7 @@ impl Bus {
         let generation = state.generation.wrapping_add(1);
         let serving = State { kind: Kind::Serving, queue: 0, actor, generation };
         let taken = self.header_of(index).swap_state(state, serving);
-        taken.then(|| Taken::new(self, Stay { index, generation }, actor))
+        taken.then(|| Taken::new(self, Stay { index, generation }, actor, Kind::Serving))
     }
 
     /// Entries of a queue that one who takes may pass over: honest takers pass each entry once.
@@ -215,8 +221,8 @@ impl Bus {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(bus: &'a Bus, stay: Stay, actor: Actor) -> Self {
-        Self { bus, stay, actor }
+    pub(crate) fn new(bus: &'a Bus, stay: Stay, actor: Actor, kind: Kind) -> Self {
+        Self { bus, stay, actor, kind }
     }
 
     /// A message that was just claimed, with a payload of `len` bytes to be written.
@@ -224,7 +230,7 @@ impl<'a> Draft<'a> {
         let header = bus.header_of(stay.index);
         header.start.store(0, Ordering::Relaxed);
         header.len.store(u32::try_from(len).unwrap_or(0), Ordering::Relaxed);
-        Self { bus, stay, actor }
+        Self::new(bus, stay, actor, Kind::Draft)
     }
 
     /// Payload bytes asked for.
@@ -254,7 +260,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When the queue is full: the draft comes back.
     pub fn send(self, to: Destination, envelope: &Envelope) -> Result<(), Self> {
-        match self.bus.post(self.stay, self.actor, Kind::Draft, to, envelope) {
+        match self.bus.post(self.stay, self.actor, self.kind, to, envelope) {
             Ok(()) => {
                 std::mem::forget(self);
                 Ok(())
@@ -266,13 +272,13 @@ impl<'a> Draft<'a> {
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        self.bus.segment.pool().free(self.stay);
+        self.bus.segment.pool().free(self.stay, self.actor, self.kind);
     }
 }
 
 impl<'a> Taken<'a> {
-    pub(crate) fn new(bus: &'a Bus, stay: Stay, actor: Actor) -> Self {
-        Self { bus, stay, actor }
+    pub(crate) fn new(bus: &'a Bus, stay: Stay, actor: Actor, kind: Kind) -> Self {
+        Self { bus, stay, actor, kind }
     }
 
     /// What the message says of itself. One with a verdict that does not exist says that nothing came of it.
@@ -336,7 +342,7 @@ impl<'a> Taken<'a> {
     /// # Errors
     /// When the queue is full: the message comes back.
     pub fn forward(self, to: Destination, envelope: &Envelope) -> Result<(), Self> {
-        match self.bus.post(self.stay, self.actor, Kind::Serving, to, envelope) {
+        match self.bus.post(self.stay, self.actor, self.kind, to, envelope) {
             Ok(()) => {
                 std::mem::forget(self);
                 Ok(())
@@ -360,7 +366,7 @@ impl<'a> Taken<'a> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.bus.segment.pool().free(self.stay);
+        self.bus.segment.pool().free(self.stay, self.actor, self.kind);
     }
 }
 

@@ -26,9 +26,9 @@
 //!       Taken::forward; Bus::answer_error, also by the supervisor's Bus::sweep in the name of a dead b
 //! ```
 //!
-//! A transition out of `Draft`, `Serving` or an unqueued `Sending`/`Forwarding` is made by the owner alone (or by the
-//! supervisor once the owner is dead): a store. A transition that several may try is one compare-and-swap, and it is
-//! the commit point of its operation. A message in `Sending` or `Forwarding` is *accepted* from the moment a cell of the queue
+//! Every transition is one compare-and-swap. One out of `Draft`, `Serving` or an unqueued `Sending`/`Forwarding` is made by the
+//! owner alone, or by the supervisor once the owner is dead; one that several may try (`claim`, `take`) is the commit point of its
+//! operation. A message in `Sending` or `Forwarding` is *accepted* from the moment a cell of the queue
 //! names its index and generation; before that it still belongs to its sender.
 //!
 //! The generation makes each stay in a queue distinct, so that a cell left behind by a taker that was killed is known
@@ -179,9 +179,18 @@ impl MessageHeader {
         State::unpack(self.state.load(Ordering::Acquire))
     }
 
-    /// A store by the owner.
-    pub(crate) fn set_state(&self, state: State) {
-        self.state.store(state.pack(), Ordering::Release);
+    /// A change by the owner, of a message that it holds as `kind`: the state that was left, or `None` if the owner's hold is
+    /// over. That is never so for an honest owner, but a function may have forked, and both answer: the second does nothing.
+    pub(crate) fn change(
+        &self,
+        stay: Stay,
+        actor: Actor,
+        kind: Kind,
+        to: impl FnOnce(State) -> State,
+    ) -> Option<State> {
+        let held = |state: &State| state.kind == kind && state.actor == actor && state.generation == stay.generation;
+        let from = self.state().filter(held)?;
+        self.swap_state(from, to(from)).then_some(from)
     }
 
     /// The one compare-and-swap.

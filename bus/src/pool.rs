@@ -76,10 +76,13 @@ impl<'a> Pool<'a> {
         claim_one(&self.headers[index], index, free, actor)
     }
 
-    /// The owner gives a message back.
-    pub(crate) fn free(&self, stay: Stay) {
+    /// The owner gives a message back that it holds as `kind`.
+    pub(crate) fn free(&self, stay: Stay, actor: Actor, kind: Kind) {
         let Stay { index, generation } = stay;
-        self.headers[index].set_state(State { kind: Kind::Free, queue: 0, actor: Actor::AGENT, generation });
+        let free = State { kind: Kind::Free, queue: 0, actor: Actor::AGENT, generation };
+        if self.headers[index].change(stay, actor, kind, |_| free).is_none() {
+            return;
+        }
         let (class, _) = self.layout.class_of(index);
         let common = self.layout.common_of(class);
         if common.contains(&index) {
@@ -132,7 +135,7 @@ mod tests {
             for party in [1, 2] {
                 assert_eq!(claim_all(pool, party, 10).len(), 4, "party {party}");
             }
-            pool.free(flood[0]);
+            pool.free(flood[0], Actor::AGENT, Kind::Draft);
             assert_eq!(claim_all(pool, 1, 10).len(), 0, "what is given back to function 0 is not function 1's");
             assert_eq!(claim_all(pool, 0, 10).len(), 1);
         });
@@ -145,7 +148,7 @@ mod tests {
                 let stay = pool.claim(Actor::AGENT, 1, len).unwrap().unwrap();
                 let (class, _) = layout.class_of(stay.index);
                 assert!(layout.class_bytes(class) >= len);
-                pool.free(stay);
+                pool.free(stay, Actor::AGENT, Kind::Draft);
             }
             assert_eq!(pool.claim(Actor::AGENT, 1, (1 << 20) + 1), Ok(None));
         });
@@ -157,9 +160,26 @@ mod tests {
             let all = claim_all(pool, 0, 10);
             let common = layout.common_of(0);
             let second = all.iter().find(|stay| stay.index == common.start + 1).unwrap();
-            pool.free(*second);
+            pool.free(*second, Actor::AGENT, Kind::Draft);
             let again = pool.claim(Actor::AGENT, 0, 10).unwrap().unwrap();
             assert_eq!((again.index, again.generation), (second.index, second.generation + 1));
+        });
+    }
+
+    #[test]
+    fn what_is_no_longer_held_cannot_be_given_back() {
+        with_pool(|pool, _| {
+            let stay = pool.claim(Actor::instance(0), 0, 1).unwrap().unwrap();
+            for (actor, kind) in [(Actor::instance(1), Kind::Draft), (Actor::instance(0), Kind::Serving)] {
+                pool.free(stay, actor, kind);
+                assert_eq!(pool.headers[stay.index].state().unwrap().kind, Kind::Draft);
+            }
+            pool.free(stay, Actor::instance(0), Kind::Draft);
+            let next = pool.claim(Actor::instance(0), 0, 1).unwrap().unwrap();
+            assert_eq!(next.index, stay.index);
+            // As by the second of two that came of a fork.
+            pool.free(stay, Actor::instance(0), Kind::Draft);
+            assert_eq!(pool.headers[next.index].state().unwrap().kind, Kind::Draft);
         });
     }
 
@@ -204,7 +224,7 @@ mod model {
                 let stay = pool.claim(Actor::instance(slot), 0, 1).unwrap().expect("there are as many as claimers");
                 assert_eq!(holders[stay.index].fetch_add(1, Ordering::Relaxed), 0, "two hold one message");
                 holders[stay.index].fetch_sub(1, Ordering::Relaxed);
-                pool.free(stay);
+                pool.free(stay, Actor::instance(slot), Kind::Draft);
             };
             let other = {
                 let (shared, holders) = (Arc::clone(&shared), Arc::clone(&holders));

@@ -61,7 +61,7 @@ impl Bus {
                 continue;
             }
             // Dropped without an answer, it is free.
-            let taken = Taken::new(self, Stay { index, generation: state.generation }, actor);
+            let taken = Taken::new(self, Stay { index, generation: state.generation }, actor, state.kind);
             let on_its_way = state.kind == Kind::Forwarding;
             let request = taken.envelope().verdict.is_none();
             if on_its_way || request && !self.result_was_sent(index, actor) {
@@ -71,7 +71,7 @@ impl Bus {
         }
         for (index, state) in owned(&[Kind::Draft, Kind::Sending]) {
             if state.kind == Kind::Draft || !self.is_queued(index, state) {
-                drop(Draft::new(self, Stay { index, generation: state.generation }, actor));
+                drop(Draft::new(self, Stay { index, generation: state.generation }, actor, state.kind));
             }
         }
         cut_off
@@ -151,7 +151,7 @@ impl Bus {
                     self.segment.drop_buffers(page);
                 }
                 for stay in owned {
-                    pool.free(stay);
+                    pool.free(stay, Actor::SUPERVISOR, Kind::Draft);
                 }
             }
         }
@@ -210,6 +210,10 @@ mod tests {
         found.unwrap()
     }
 
+    fn set(header: &crate::message::MessageHeader, state: State) {
+        header.state.store(state.pack(), Ordering::Relaxed);
+    }
+
     fn answers(agent: &AgentSide) -> Vec<(u64, Option<Verdict>)> {
         let taken = std::iter::from_fn(|| agent.take().unwrap());
         taken.map(|received| (received.envelope.call, received.envelope.verdict)).collect()
@@ -228,7 +232,7 @@ mod tests {
             let (bus, agent) = both;
             let header = bus.header_of(index);
             let out = bus.layout().geometry.functions;
-            header.set_state(State { kind: Kind::Forwarding, queue: out, actor: Actor::instance(1), generation });
+            set(header, State { kind: Kind::Forwarding, queue: out, actor: Actor::instance(1), generation });
             if envelope_was_written {
                 header.write(&Envelope { verdict: Some(Verdict::Failed), ..envelope(5) });
             }
@@ -254,7 +258,7 @@ mod tests {
             .unwrap();
         let result = Stay { index, generation: state.generation };
         bus.header_of(request.index).result.store(result.pack(), Ordering::Release);
-        bus.header_of(index).set_state(State { kind: Kind::Sending, queue: 1, ..state });
+        set(bus.header_of(index), State { kind: Kind::Sending, queue: 1, ..state });
         assert!(bus.sweep(1, Verdict::Crashed, "died"));
         assert_eq!(answers(&agent), [(6, Some(Verdict::Crashed))]);
         assert!(all_free(&bus));
@@ -268,7 +272,7 @@ mod tests {
         for call in [100, 101] {
             agent.post(b"", &envelope(call)).unwrap();
         }
-        let taken = Taken::new(&bus, request, Actor::instance(1));
+        let taken = Taken::new(&bus, request, Actor::instance(1), Kind::Serving);
         let draft = bus.draft(Actor::instance(1), Destination::Function(0), 0).unwrap();
         let (taken, draft) = taken.answer_with(draft, Destination::Function(0), &envelope(7)).unwrap_err();
         drop(draft);
