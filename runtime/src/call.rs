@@ -38,6 +38,16 @@ pub struct Request {
     pub trace: bool,
 }
 
+/// A call that the host bus has admitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    /// Index of the function.
+    pub(crate) function: usize,
+    /// How many calls from one application into another led to this one, itself among them.
+    pub(crate) depth: u32,
+}
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -200,7 +200,7 @@ impl HostAgent {
             first_user,
             python: self.python_for(application)?,
         };
-        Ok(Maker { grounds: Arc::clone(&shared.grounds), specification, log })
+        Ok(Maker { grounds: Arc::clone(&shared.grounds), specification, log, bus: Arc::downgrade(&shared.bus) })
     }
 
     fn python_for(&self, application: &Application) -> Result<Option<Python>, PythonError> {

@@ -26,7 +26,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::call::{Answer, CallId, Outcome, Request};
+use crate::call::{Answer, Call, CallId, Outcome, Request};
 use crate::host::HostConfig;
 use crate::manifest::{Application, Name};
 use crate::service::Service;
@@ -105,8 +105,13 @@ impl HostBus {
             return Answer::refused(Outcome::Overloaded, diagnostic);
         };
         let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
+        let depth = match caller {
+            Caller::Door => 0,
+            Caller::Application { depth, .. } => depth + 1,
+        };
         loop {
-            if let Ok(mut answer) = target.service.call(id, target.function, &request).await {
+            let call = Call { id, function: target.function, depth };
+            if let Ok(mut answer) = target.service.call(call, &request).await {
                 if self.trace {
                     target.service.log.add("", &path_line(id, &answer));
                 }

@@ -3,26 +3,30 @@
 //! The table of calls under way is the agent's own. What a message coming out of the sandbox says is believed only as far as it
 //! names a call in the table of that very sandbox.
 
-use std::collections::HashMap;
+mod outward;
+mod table;
+
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
-use sandbar_bus::agent::{Corrupt, PostError, Received};
+use sandbar_bus::agent::{Corrupt, PostError};
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::trace::{HOP_REPORT_BYTES, HopReport};
 use sandbar_bus::{Address, Envelope, Verdict};
 use sandbar_supervisor::protocol::{Event, ReceiveError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
-use crate::call::{Answer, CallId, Hop, Outcome, Request};
+use crate::call::{Answer, Call, CallId, Hop, Outcome, Request};
 use crate::cgroup::Cgroup;
+use crate::host_bus::HostBus;
 use crate::log::Log;
 use crate::manifest::Application;
 use crate::sandbox::Sandbox;
+use table::{Calls, Pending};
 
 /// Messages taken out of one sandbox before others get their turn.
 const TAKEN_AT_ONCE: usize = 64;
@@ -36,11 +40,15 @@ pub(crate) struct Running {
     pub(crate) sandbox: Sandbox,
     log: Arc<Log>,
     /// Calls under way; `None` once the sandbox is out of service.
-    calls: Mutex<Option<HashMap<u64, Pending>>>,
+    calls: Mutex<Option<Calls>>,
     /// Calls answered, with any outcome.
     pub(crate) answered: AtomicU64,
     /// Kills for want of memory that have been told to somebody.
     oom_kills_told: AtomicU64,
+    /// Where calls to other applications go.
+    bus: Weak<HostBus>,
+    /// Calls to other applications that may still begin.
+    outward: Arc<Semaphore>,
     /// Told when the segment was found to make no sense.
     corrupt: Notify,
 }
@@ -48,15 +56,6 @@ pub(crate) struct Running {
 /// A sandbox that is out of service: another has taken its place, or will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retired;
-
-/// A call under way.
-#[derive(Debug)]
-struct Pending {
-    answer: oneshot::Sender<Answer>,
-    began_ns: u64,
-    hops: Vec<Hop>,
-    traced: bool,
-}
 
 /// Removes a call from the table when its caller no longer waits.
 struct Registered<'a> {
@@ -67,33 +66,36 @@ struct Registered<'a> {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         if let Some(calls) = self.running.calls().as_mut() {
-            calls.remove(&self.call);
+            calls.remove(self.call);
         }
     }
 }
 
 impl Running {
     /// Puts a sandbox into service.
-    pub(crate) fn new(application: Arc<Application>, sandbox: Sandbox, log: Arc<Log>) -> Arc<Self> {
+    pub(crate) fn new(application: Arc<Application>, sandbox: Sandbox, log: Arc<Log>, bus: Weak<HostBus>) -> Arc<Self> {
+        let outward = Arc::new(Semaphore::new(application.limits.calls));
         Arc::new(Self {
             application,
             sandbox,
             log,
-            calls: Mutex::new(Some(HashMap::new())),
+            calls: Mutex::new(Some(Calls::default())),
+            bus,
+            outward,
             answered: AtomicU64::new(0),
             oom_kills_told: AtomicU64::new(0),
             corrupt: Notify::new(),
         })
     }
 
-    fn calls(&self) -> MutexGuard<'_, Option<HashMap<u64, Pending>>> {
+    fn calls(&self) -> MutexGuard<'_, Option<Calls>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes out of service if nothing is under way; true if it has.
     pub(crate) fn retire_if_idle(&self) -> bool {
         let mut calls = self.calls();
-        let idle = calls.as_ref().is_none_or(HashMap::is_empty) && self.sandbox.bus.is_idle();
+        let idle = calls.as_ref().is_none_or(Calls::is_empty) && self.sandbox.bus.is_idle();
         if idle {
             *calls = None;
         }
@@ -109,16 +111,11 @@ impl Running {
     ///
     /// # Errors
     /// When the sandbox is out of service: the call has not begun.
-    pub(crate) async fn call(
-        &self,
-        id: CallId,
-        function: usize,
-        request: &Request,
-        deadline_ns: u64,
-    ) -> Result<Answer, Retired> {
+    pub(crate) async fn call(&self, call: Call, request: &Request, deadline_ns: u64) -> Result<Answer, Retired> {
+        let Call { id, function, depth } = call;
         let began_ns = now_ns();
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { answer, began_ns, hops: Vec::new(), traced: request.trace };
+        let pending = Pending { answer, began_ns, deadline_ns, depth, hops: Vec::new(), traced: request.trace };
         if !self.register(id, pending)? {
             let max = self.application.limits.calls;
             let diagnostic = format!("the application has {max} calls under way, as many as it takes");
@@ -182,7 +179,7 @@ impl Running {
     }
 
     /// Serves the sandbox until it is no more: hands answers to their callers and writes down what the supervisor tells.
-    pub(crate) async fn serve(&self) {
+    pub(crate) async fn serve(self: &Arc<Self>) {
         tokio::select! {
             end = self.hand_out() => if let Err(corrupt) = end {
                 self.log.add("", &format!("the sandbox is ended: {corrupt}"));
@@ -216,7 +213,7 @@ impl Running {
         }
     }
 
-    async fn hand_out(&self) -> Result<(), Corrupt> {
+    async fn hand_out(self: &Arc<Self>) -> Result<(), Corrupt> {
         loop {
             self.drain_out().await?;
             // Announced, then looked again: a message that came before the announcement is seen here, one that comes after wakes.
@@ -231,10 +228,13 @@ impl Running {
     }
 
     /// Hands on all that has come out.
-    async fn drain_out(&self) -> Result<(), Corrupt> {
+    async fn drain_out(self: &Arc<Self>) -> Result<(), Corrupt> {
         let mut taken = 0;
         while let Some(received) = self.sandbox.bus.take()? {
-            self.hand_to_caller(received);
+            match received.envelope.verdict {
+                Some(verdict) => self.hand_to_caller(&received.envelope, verdict, received.payload),
+                None => self.call_out(received),
+            }
             taken += 1;
             if taken % TAKEN_AT_ONCE == 0 {
                 tokio::task::yield_now().await;
@@ -243,22 +243,20 @@ impl Running {
         Ok(())
     }
 
-    fn hand_to_caller(&self, received: Received) {
-        let Received { envelope, payload } = received;
-        let Some(verdict) = envelope.verdict else { return };
+    fn hand_to_caller(&self, envelope: &Envelope, verdict: Verdict, payload: Vec<u8>) {
         match envelope.reply_to {
-            Address::Caller => self.complete(&envelope, verdict, payload),
-            Address::Log | Address::Instance { .. } => self.note_end(&envelope, verdict, &payload),
+            Address::Caller => self.complete(envelope, verdict, payload),
+            Address::Log | Address::Instance { .. } => self.note_end(envelope, verdict, &payload),
         }
     }
 
     fn complete(&self, envelope: &Envelope, verdict: Verdict, payload: Vec<u8>) {
         let mut table = self.calls();
         let Some(calls) = table.as_mut() else { return };
-        if calls.get(&envelope.call).is_some_and(|pending| pending.traced) {
+        if calls.get_mut(envelope.call).is_some_and(|pending| pending.traced) {
             self.collect_hops(calls);
         }
-        let Some(pending) = calls.remove(&envelope.call) else {
+        let Some(pending) = calls.remove(envelope.call) else {
             drop(table);
             // The caller was told by the clock that its deadline passed, or has hung up; why, only the log still hears.
             return self.note_end(envelope, verdict, &payload);
@@ -321,12 +319,12 @@ impl Running {
     }
 
     /// Reads what instances have reported of their part in traced calls.
-    fn collect_hops(&self, calls: &mut HashMap<u64, Pending>) {
+    fn collect_hops(&self, calls: &mut Calls) {
         // More than any honest application has under way.
         for _ in 0..4096 {
             let Some((reports, pid)) = receive_reports(&self.sandbox.trace) else { return };
             for report in reports {
-                let Some(pending) = calls.get_mut(&report.call).filter(|pending| pending.traced) else { continue };
+                let Some(pending) = calls.get_mut(report.call).filter(|pending| pending.traced) else { continue };
                 let Ok(function) = usize::try_from(report.function) else { continue };
                 let since = |ns: u64| ns.saturating_sub(pending.began_ns);
                 let hop = Hop {

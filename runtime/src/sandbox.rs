@@ -309,9 +309,15 @@ fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), Sandbox
         })
         .collect();
     let usual = Geometry::usual(functions.len(), slots, application.limits.payload_bytes);
-    let layout = Layout::new(Geometry { queue_capacity: application.limits.queue, ..usual })?;
-    let catalogue =
-        Catalogue { application: application.name.as_str().to_owned(), functions, targets: Vec::new(), spin_ns: 0 };
+    let targets: Vec<String> = application.calls.iter().map(ToString::to_string).collect();
+    let queue_capacity = application.limits.queue;
+    let layout = Layout::new(Geometry { targets: targets.len(), queue_capacity, ..usual })?;
+    let catalogue = Catalogue {
+        application: application.name.as_str().to_owned(),
+        functions,
+        targets,
+        spin_ns: u64::try_from(application.limits.spin.as_nanos()).unwrap_or(0),
+    };
     Ok(Segment::create(layout, &catalogue)?)
 }
 

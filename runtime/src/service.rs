@@ -2,15 +2,16 @@
 //! losing a call.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use sandbar_bus::clock::now_ns;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-use crate::call::{Answer, CallId, Outcome, Request};
+use crate::call::{Answer, Call, Outcome, Request};
+use crate::host_bus::HostBus;
 use crate::log::{self, Log};
 use crate::manifest::Application;
 use crate::running::{Retired, Running};
@@ -60,6 +61,8 @@ pub(crate) struct Maker {
     pub(crate) grounds: Arc<Grounds>,
     pub(crate) specification: Specification,
     pub(crate) log: Arc<Log>,
+    /// Where calls to other applications go.
+    pub(crate) bus: Weak<HostBus>,
 }
 
 /// Sandboxes made by this agent: their control groups are numbered.
@@ -77,7 +80,7 @@ impl Maker {
         let specification = Specification { sandbox_name, ..self.specification.clone() };
         let read_logs = |pipes| log::read_pipes(application, pipes, &self.log);
         let sandbox = Sandbox::start(&self.grounds, &specification, read_logs).await?;
-        Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log)))
+        Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log), Weak::clone(&self.bus)))
     }
 
     /// Tells the application's files in their final place to sandboxes that are made from now on.
@@ -118,19 +121,19 @@ impl Service {
         self.answered_before.load(Ordering::Relaxed) + now
     }
 
-    /// Makes a call to a function by index.
+    /// Makes a call.
     ///
     /// # Errors
     /// When the application was removed or replaced: the call has not begun.
-    pub(crate) async fn call(&self, id: CallId, function: usize, request: &Request) -> Result<Answer, Retired> {
-        let chain = self.application.chain_timeout(function);
+    pub(crate) async fn call(&self, call: Call, request: &Request) -> Result<Answer, Retired> {
+        let chain = self.application.chain_timeout(call.function);
         let timeout = request.timeout.map_or(chain, |timeout| timeout.min(chain));
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let deadline_ns = now_ns().saturating_add(timeout_ns);
         let wait_until = tokio::time::Instant::now() + timeout.min(AGAIN_WAIT_MAX);
         loop {
             match self.running(wait_until).await {
-                Ok(running) => match running.call(id, function, request, deadline_ns).await {
+                Ok(running) => match running.call(call, request, deadline_ns).await {
                     // It ended just now: another is being made.
                     Err(Retired) if *self.stop.borrow() == Stop::No => tokio::task::yield_now().await,
                     result => return result,
@@ -138,7 +141,7 @@ impl Service {
                 Err(_) if *self.stop.borrow() != Stop::No => return Err(Retired),
                 Err(reason) => {
                     let diagnostic = format!("the application is being restarted: {reason}");
-                    return Ok(Answer { call: Some(id), ..Answer::refused(Outcome::Overloaded, diagnostic) });
+                    return Ok(Answer { call: Some(call.id), ..Answer::refused(Outcome::Overloaded, diagnostic) });
                 }
             }
         }

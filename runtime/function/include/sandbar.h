@@ -46,10 +46,16 @@ uint64_t sandbar_remaining_ns(void);
 
 /* Hands the output over: once, or sandbar_fail once. content_format is -1 for none. */
 void sandbar_answer(const uint8_t *output, size_t len, int32_t content_format);
+/* Hands the event over as the output. No byte moves; so too if the output of sandbar_answer lies in the event. */
+void sandbar_answer_event(int32_t content_format);
 /* Ends the call with an error, the text of which goes to the caller. */
 void sandbar_fail(const uint8_t *diagnostic, size_t len);
 
-/* Calls another function and waits: 0 when done, else why not. sandbar_reply has the answer, or the diagnostic. */
+/* Calls another function and waits: 0 when done, else why not. sandbar_reply has the answer, or the diagnostic. A function of the
+ * application goes by its name, one of another application by its path, such as "/gallery/thumbnail".
+ *   -1 no such function, -2 payload too large, -3 overloaded, -4 went round in circles, -5 deadline passed, -6 not listed in the
+ *   manifest; as it ended there: 2 failed, 3 crashed, 4 deadline passed, 5 overloaded, 6 output too large, 7 went round in
+ *   circles, 8 not found, 9 not allowed */
 int32_t sandbar_call(const char *function, const uint8_t *payload, size_t len, int32_t content_format);
 /* Sends to another function and does not wait: 0, or why it was not sent; sandbar_reply has the diagnostic. */
 int32_t sandbar_send(const char *function, const uint8_t *payload, size_t len, int32_t content_format);

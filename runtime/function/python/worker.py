@@ -31,6 +31,7 @@ def _load_library():
         "sandbar_content_format": (ctypes.c_int32, []),
         "sandbar_remaining_ns": (ctypes.c_uint64, []),
         "sandbar_answer": (None, [ctypes.c_char_p, size, ctypes.c_int32]),
+        "sandbar_answer_event": (None, [ctypes.c_int32]),
         "sandbar_fail": (None, [ctypes.c_char_p, size]),
         "sandbar_call": (ctypes.c_int32, [ctypes.c_char_p, ctypes.c_char_p, size, ctypes.c_int32]),
         "sandbar_send": (ctypes.c_int32, [ctypes.c_char_p, ctypes.c_char_p, size, ctypes.c_int32]),
@@ -103,7 +104,8 @@ class Context:
         print(text, file=sys.stderr, flush=True)
 
     def call(self, function, payload=b"", content_format=None):
-        """Calls another function of the application and waits for its answer, which it returns as bytes."""
+        """Calls another function and waits for its answer, which it returns as bytes: one of the application by its name, one of
+        another application by its path, such as "/gallery/thumbnail"."""
         payload = _as_bytes(payload)
         number = -1 if content_format is None else content_format
         code = _waiting.sandbar_call(function.encode(), payload, len(payload), number)
@@ -113,7 +115,7 @@ class Context:
         return reply
 
     def send(self, function, payload=b"", content_format=None):
-        """Sends to another function of the application and does not wait. What becomes of it is in the log."""
+        """Sends to another function and does not wait; names are as for `call`. What becomes of it is in the log."""
         payload = _as_bytes(payload)
         number = -1 if content_format is None else content_format
         code = _bus.sandbar_send(function.encode(), payload, len(payload), number)
@@ -160,14 +162,19 @@ def _serve(handler, context):
         return
     event = _bytes_of(_bus.sandbar_event)
     try:
-        output = _as_bytes(handler(event, context))
+        output = handler(event, context)
+        unchanged = output is event
+        output = _as_bytes(output)
     except BaseException as error:  # an exit of the handler's own is a failure of the call like any other
         traceback.print_exc()
         diagnostic = _describe(error).encode("utf-8", "replace")
         _bus.sandbar_fail(diagnostic, len(diagnostic))
         return
     number = -1 if context._answer_format is None else context._answer_format
-    _bus.sandbar_answer(output, len(output), number)
+    if unchanged:
+        _bus.sandbar_answer_event(number)
+    else:
+        _bus.sandbar_answer(output, len(output), number)
 
 
 def _fork(slot):

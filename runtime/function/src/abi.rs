@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_char};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::instance::{CallError, Instance, Served};
+use crate::output::Output;
 use crate::worker::{Worker, give_up};
 
 #[derive(Default)]
@@ -41,6 +42,7 @@ fn code(error: &CallError) -> i32 {
         CallError::Overloaded => -3,
         CallError::Loop => -4,
         CallError::DeadlinePassed => -5,
+        CallError::NotListed(_) => -6,
         CallError::Ended(verdict, _) => *verdict as i32,
     }
 }
@@ -173,7 +175,20 @@ pub unsafe extern "C" fn sandbar_answer(start: *const u8, len: usize, content_fo
     let served = process.served.take();
     if let (Some(instance), Some(served)) = (process.instance.as_ref(), served) {
         // SAFETY: the caller's word.
-        instance.answer(served, unsafe { slice(start, len) }, format(content_format));
+        let output = unsafe { slice(start, len) };
+        let output = served.part(output).map_or(Output::Bytes(output), Output::Event);
+        instance.answer(served, &output, format(content_format));
+    }
+}
+
+/// Hands the event over as the output: no byte moves. `content_format` is -1 for none.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_answer_event(content_format: i32) {
+    let mut process = process();
+    let served = process.served.take();
+    if let (Some(instance), Some(served)) = (process.instance.as_ref(), served) {
+        let whole = 0..served.event().len();
+        instance.answer(served, &Output::Event(whole), format(content_format));
     }
 }
 
@@ -206,10 +221,10 @@ pub unsafe extern "C" fn sandbar_call(
     let function = unsafe { string(function) };
     // SAFETY: the caller's word.
     let payload = unsafe { slice(start, len) };
-    let process = process();
-    let (Some(instance), Some(served)) = (process.instance.as_ref(), process.served.as_ref()) else { return -1 };
-    let result = instance.call(served, &function, payload, format(content_format)).map(|(answer, _format)| answer);
-    keep(result)
+    in_call(|instance, served| {
+        let (answer, _format) = instance.call(served, &function, payload, format(content_format))?;
+        Ok(answer)
+    })
 }
 
 /// Sends to another function and does not wait: 0, or why it was not sent.
@@ -227,9 +242,17 @@ pub unsafe extern "C" fn sandbar_send(
     let function = unsafe { string(function) };
     // SAFETY: the caller's word.
     let payload = unsafe { slice(start, len) };
+    in_call(|instance, served| {
+        instance.send(served, &function, payload, format(content_format))?;
+        Ok(Vec::new())
+    })
+}
+
+/// What the instance does in the call it serves; the bytes, or the diagnostic, are kept for [`sandbar_reply`].
+fn in_call(act: impl FnOnce(&Instance, &Served) -> Result<Vec<u8>, CallError>) -> i32 {
     let process = process();
     let (Some(instance), Some(served)) = (process.instance.as_ref(), process.served.as_ref()) else { return -1 };
-    keep(instance.send(served, &function, payload, format(content_format)).map(|()| Vec::new()))
+    keep(act(instance, served))
 }
 
 fn keep(result: Result<Vec<u8>, CallError>) -> i32 {

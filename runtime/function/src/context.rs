@@ -61,7 +61,8 @@ impl<'a> Context<'a> {
         log(&text);
     }
 
-    /// Calls another function of the application and waits for its answer (or that of the chain that begins with it).
+    /// Calls another function and waits for its answer (or that of the chain that begins with it): one of the application by
+    /// its name, one of another application by its path, such as `/gallery/thumbnail`, if the manifests of both allow it.
     ///
     /// # Errors
     /// When there is no such function, it is overloaded, or it did not end with an answer.
@@ -70,7 +71,8 @@ impl<'a> Context<'a> {
         Ok(answer)
     }
 
-    /// Sends to another function of the application and does not wait for it. What becomes of it is in the log.
+    /// Sends to another function and does not wait for it; names are as for [`call`](Self::call). What becomes of it is in the
+    /// log.
     ///
     /// # Errors
     /// When there is no such function, or it is overloaded.

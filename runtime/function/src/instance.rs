@@ -8,6 +8,7 @@ use sandbar_bus::clock::now_ns;
 use sandbar_bus::trace::HopReport;
 use sandbar_bus::{Actor, Address, Bus, Destination, Draft, Envelope, Function, Taken, Verdict};
 
+use crate::output::Output;
 use crate::process;
 use crate::worker::descriptors;
 
@@ -35,11 +36,37 @@ pub struct Served {
     deadline_ns: u64,
 }
 
+/// A function that can be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Callee {
+    /// One of this application, by index.
+    Here(usize),
+    /// One of another application, by index in the manifest's list: the agent makes the call.
+    Elsewhere(usize),
+}
+
+impl Callee {
+    fn index(self) -> usize {
+        match self {
+            Self::Here(index) | Self::Elsewhere(index) => index,
+        }
+    }
+
+    fn destination(self) -> Destination {
+        match self {
+            Self::Here(index) => Destination::Function(index),
+            Self::Elsewhere(_) => Destination::Out,
+        }
+    }
+}
+
 /// Why a call of another function, or a send to one, did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// The application has no such function.
     NoSuchFunction(String),
+    /// The application's manifest does not list this function of another application.
+    NotListed(String),
     /// The payload is larger than the application's limit, in bytes.
     TooLarge(usize),
     /// The function's queue or the application's message buffers are full.
@@ -56,6 +83,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchFunction(name) => write!(f, "the application has no function {name:?}"),
+            Self::NotListed(path) => write!(f, "the application's manifest does not list {path:?} under `calls`"),
             Self::TooLarge(max) => write!(f, "the payload is larger than the application's limit of {max} bytes"),
             Self::Overloaded => f.write_str("the function is overloaded"),
             Self::Loop => write!(f, "the call has gone through {HOPS_MAX} functions"),
@@ -113,11 +141,11 @@ impl Instance {
     }
 
     /// Hands the handler's output over: to the next functions, or as the answer.
-    pub fn answer(&self, served: Served, output: &[u8], content_format: Option<u16>) {
-        if output.len() > self.payload_bytes_max() {
+    pub fn answer(&self, served: Served, output: &Output<'_>, content_format: Option<u16>) {
+        let len = output.bytes(served.event()).len();
+        if len > self.payload_bytes_max() {
             let limit = self.payload_bytes_max();
-            let diagnostic =
-                format!("the function's output of {} bytes is larger than the limit of {limit} bytes", output.len());
+            let diagnostic = format!("the function's output of {len} bytes is larger than the limit of {limit} bytes");
             self.end(served, Verdict::TooLarge, &diagnostic);
             return;
         }
@@ -129,7 +157,8 @@ impl Instance {
             return;
         };
         // Written before the output is handed on, with which its memory may go; sent after, as nobody waits for them.
-        let asides: Vec<_> = others.iter().map(|next| (*next, self.write_aside(output, *next))).collect();
+        let bytes = output.bytes(served.event());
+        let asides: Vec<_> = others.iter().map(|next| (*next, self.write_aside(bytes, *next))).collect();
         self.pass_on(served.taken, output, *first, envelope);
         let aside =
             Envelope { reply_to: Address::Log, traced: false, deadline_ns: self.detached_deadline(), ..envelope };
@@ -154,13 +183,13 @@ impl Instance {
     }
 
     /// The chain ends here: the output is the answer.
-    fn answer_caller(&self, taken: Taken<'static>, output: &[u8], envelope: Envelope) {
+    fn answer_caller(&self, taken: Taken<'static>, output: &Output<'_>, envelope: Envelope) {
         let Some(to) = self.bus.way_back(envelope.reply_to) else { return };
         let answer = Envelope { verdict: Some(Verdict::Done), function: self.function_index, ..envelope };
         self.hand_over(taken, output, to, &answer);
     }
 
-    fn pass_on(&self, taken: Taken<'static>, output: &[u8], next: usize, envelope: Envelope) {
+    fn pass_on(&self, taken: Taken<'static>, output: &Output<'_>, next: usize, envelope: Envelope) {
         if envelope.hops >= HOPS_MAX {
             self.bus.answer_error(taken, Verdict::Loop, &CallError::Loop.to_string());
             return;
@@ -169,21 +198,24 @@ impl Instance {
         self.hand_over(taken, output, Destination::Function(next), &request);
     }
 
-    /// Output that lies in the event is handed on in the event's own message: no byte moves.
-    fn hand_over(&self, mut taken: Taken<'static>, output: &[u8], to: Destination, envelope: &Envelope) {
+    /// A part of the event is handed on in the event's own message: no byte moves.
+    fn hand_over(&self, mut taken: Taken<'static>, output: &Output<'_>, to: Destination, envelope: &Envelope) {
         let full = |taken| self.bus.answer_error(taken, Verdict::Overloaded, "the queue of the next function is full");
-        if let Some(part) = taken.part(output) {
-            taken.keep(part);
-            if let Err(taken) = taken.forward(to, envelope) {
-                full(taken);
+        let bytes = match output {
+            Output::Bytes(bytes) => *bytes,
+            Output::Event(part) => {
+                taken.keep(part.clone());
+                if let Err(taken) = taken.forward(to, envelope) {
+                    full(taken);
+                }
+                return;
             }
-            return;
-        }
-        let Some(mut draft) = self.bus.draft(Actor::instance(self.slot), to, output.len()) else {
+        };
+        let Some(mut draft) = self.bus.draft(Actor::instance(self.slot), to, bytes.len()) else {
             self.bus.answer_error(taken, Verdict::Overloaded, "the application's message buffers are full");
             return;
         };
-        draft.write(output);
+        draft.write(bytes);
         if let Err((taken, draft)) = taken.answer_with(draft, to, envelope) {
             drop(draft);
             full(taken);
@@ -209,21 +241,20 @@ impl Instance {
         }
     }
 
-    fn post(&self, function: usize, payload: &[u8], envelope: Envelope) -> Result<(), CallError> {
+    fn post(&self, to: Destination, payload: &[u8], envelope: Envelope) -> Result<(), CallError> {
         if payload.len() > self.payload_bytes_max() {
             return Err(CallError::TooLarge(self.payload_bytes_max()));
         }
         if envelope.hops > HOPS_MAX {
             return Err(CallError::Loop);
         }
-        let to = Destination::Function(function);
         let draft = self.bus.draft(Actor::instance(self.slot), to, payload.len());
         let mut draft = draft.ok_or(CallError::Overloaded)?;
         draft.write(payload);
         draft.send(to, &envelope).map_err(|_draft| CallError::Overloaded)
     }
 
-    /// Calls another function of the application and waits for the answer.
+    /// Calls another function and waits for the answer: of the application, by its name, or of another one, by its path.
     ///
     /// # Errors
     /// When it did not end with done.
@@ -235,9 +266,9 @@ impl Instance {
         content_format: Option<u16>,
     ) -> Result<(Vec<u8>, Option<u16>), CallError> {
         let reply_to = Address::Instance { slot: self.slot, generation: self.generation };
-        let index = self.find(function)?;
-        let envelope = self.request(served, index, content_format, reply_to, served.deadline_ns);
-        self.post(index, payload, envelope)?;
+        let callee = self.find(function)?;
+        let envelope = self.request(served, callee.index(), content_format, reply_to, served.deadline_ns);
+        self.post(callee.destination(), payload, envelope)?;
         let reply = self.bus.wait_for_reply(self.slot, self.generation, served.deadline_ns);
         let reply = reply.ok_or(CallError::DeadlinePassed)?;
         let envelope = reply.envelope();
@@ -250,7 +281,7 @@ impl Instance {
         }
     }
 
-    /// Sends to another function of the application and does not wait: returns once the message is in its queue.
+    /// Sends to another function and does not wait: returns once the message is in its queue, or on its way to the agent.
     ///
     /// # Errors
     /// When it could not be put there.
@@ -261,13 +292,18 @@ impl Instance {
         payload: &[u8],
         content_format: Option<u16>,
     ) -> Result<(), CallError> {
-        let index = self.find(function)?;
-        let envelope = self.request(served, index, content_format, Address::Log, self.detached_deadline());
-        self.post(index, payload, Envelope { traced: false, ..envelope })
+        let callee = self.find(function)?;
+        let envelope = self.request(served, callee.index(), content_format, Address::Log, self.detached_deadline());
+        self.post(callee.destination(), payload, Envelope { traced: false, ..envelope })
     }
 
-    fn find(&self, function: &str) -> Result<usize, CallError> {
-        self.bus.function_index(function).ok_or_else(|| CallError::NoSuchFunction(function.to_owned()))
+    fn find(&self, function: &str) -> Result<Callee, CallError> {
+        if function.starts_with('/') {
+            let index = self.bus.target_index(function);
+            return index.map(Callee::Elsewhere).ok_or_else(|| CallError::NotListed(function.to_owned()));
+        }
+        let index = self.bus.function_index(function);
+        index.map(Callee::Here).ok_or_else(|| CallError::NoSuchFunction(function.to_owned()))
     }
 
     fn request(
@@ -329,6 +365,11 @@ impl Served {
     #[must_use]
     pub fn event(&self) -> &[u8] {
         self.taken.bytes()
+    }
+
+    /// Which part of the event these bytes are, if they lie in it.
+    pub(crate) fn part(&self, bytes: &[u8]) -> Option<std::ops::Range<usize>> {
+        self.taken.part(bytes)
     }
 
     /// The call's id.

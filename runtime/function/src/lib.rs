@@ -24,6 +24,7 @@
 pub mod abi;
 mod context;
 pub mod instance;
+mod output;
 pub mod process;
 pub mod worker;
 
@@ -33,6 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use context::Context;
 pub use instance::CallError;
+pub use output::{AsOutput, Output, Reply};
 
 use crate::instance::Instance;
 use crate::worker::{FUNCTION_VARIABLE, Worker, WorkerError, give_up};
@@ -41,7 +43,7 @@ use crate::worker::{FUNCTION_VARIABLE, Worker, WorkerError, give_up};
 pub fn serve<H, O, E>(handle: H) -> !
 where
     H: Fn(&[u8], &Context<'_>) -> Result<O, E>,
-    O: AsRef<[u8]>,
+    O: AsOutput,
     E: Display,
 {
     serve_with(&move |instance: &Instance| serve_call(instance, &handle))
@@ -73,7 +75,7 @@ impl Functions {
     pub fn add<H, O, E>(mut self, name: &str, handle: H) -> Self
     where
         H: Fn(&[u8], &Context<'_>) -> Result<O, E> + 'static,
-        O: AsRef<[u8]>,
+        O: AsOutput,
         E: Display,
     {
         self.functions.push((name.to_owned(), Box::new(move |instance: &Instance| serve_call(instance, &handle))));
@@ -119,7 +121,7 @@ fn flush_stdout() {
 fn serve_call<H, O, E>(instance: &Instance, handle: &H)
 where
     H: Fn(&[u8], &Context<'_>) -> Result<O, E>,
-    O: AsRef<[u8]>,
+    O: AsOutput,
     E: Display,
 {
     let Some(served) = instance.take() else { return };
@@ -128,7 +130,7 @@ where
     let result = catch_unwind(AssertUnwindSafe(|| handle(served.event(), &context)));
     let content_format = context.answer_format.get();
     match result {
-        Ok(Ok(output)) => instance.answer(served, output.as_ref(), content_format),
+        Ok(Ok(output)) => instance.answer(served, &output.as_output(), content_format),
         Ok(Err(error)) => instance.fail(served, &error.to_string()),
         Err(panic) => instance.fail(served, &format!("the function panicked: {}", panic_text(&*panic))),
     }

@@ -10,6 +10,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sandbar_function::Output;
 use sandbar_function::instance::{Instance, Served, log};
 use sandbar_function::worker::Worker;
 
@@ -26,7 +27,9 @@ pub(crate) fn serve(name: &str, path: &Path) -> Result<Infallible, Box<dyn std::
     let instance = worker.next_instance();
     if let Some(served) = instance.take() {
         match run(&instance, &served, path) {
-            Ok(Finished { status, output, .. }) if status.success() => instance.answer(served, &output, None),
+            Ok(Finished { status, output, .. }) if status.success() => {
+                instance.answer(served, &Output::Bytes(&output), None)
+            }
             Ok(finished) => instance.fail(served, &finished.diagnostic(path)),
             // No room for a process, which may pass.
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {

@@ -1,76 +1,17 @@
 //! The host agent, driven as the front doors drive it. Needs root: without, the tests say that they are skipped.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
+mod between;
+mod under_test;
+
 use std::fs;
 use std::future::{Future, poll_fn};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 use std::time::Duration;
 
-use sandbar_runtime::manifest::Name;
-use sandbar_runtime::{Answer, CALL_DEPTH_MAX, Caller, DeployError, HostAgent, HostConfig, Outcome, Request};
-
-/// A host of the test's own, and a folder for applications; both are gone with it.
-struct Host {
-    agent: HostAgent,
-    folder: PathBuf,
-}
-
-async fn start(name: &str) -> Option<Host> {
-    start_with(name, |_| {}).await
-}
-
-async fn start_with(name: &str, set_up: impl FnOnce(&mut HostConfig)) -> Option<Host> {
-    if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED: sandboxes are made by root");
-        return None;
-    }
-    let folder = std::env::temp_dir().join(format!("sandbar-{name}-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let mut config = HostConfig::new(folder.join("state"));
-    set_up(&mut config);
-    let agent = HostAgent::start(config).await.unwrap();
-    Some(Host { agent, folder })
-}
-
-impl Host {
-    fn write(&self, application: &str, files: &[(&str, &str)]) -> PathBuf {
-        let directory = self.folder.join(application);
-        fs::create_dir_all(&directory).unwrap();
-        for (name, contents) in files {
-            fs::write(directory.join(name), contents).unwrap();
-            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        directory
-    }
-
-    async fn call(&self, target: &str, payload: &[u8]) -> Answer {
-        self.agent.call(request(target, payload)).await
-    }
-
-    /// A call as a function of the application `name` makes it, in a call that is so deep.
-    async fn call_as(&self, name: &str, depth: u32, target: &str, payload: &[u8]) -> Answer {
-        let name = Name::new(name).unwrap();
-        self.agent.bus().call(Caller::Application { name: &name, depth }, request(target, payload)).await
-    }
-
-    async fn end(self) {
-        self.agent.stop().await;
-        fs::remove_dir_all(&self.folder).unwrap();
-    }
-}
-
-fn request(target: &str, payload: &[u8]) -> Request {
-    let (application, function) = target.split_once('/').map_or((target, None), |(a, f)| (a, Some(f)));
-    Request {
-        application: application.to_owned(),
-        function: function.map(str::to_owned),
-        payload: payload.to_vec().into(),
-        trace: true,
-        ..Request::default()
-    }
-}
+use sandbar_runtime::{CALL_DEPTH_MAX, DeployError, HostConfig, Outcome, Request};
+use under_test::{Host, start, start_with};
 
 const MANIFEST: &str = r#"
 name = "letters"

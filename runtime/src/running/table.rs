@@ -1,0 +1,111 @@
+//! The table of calls under way in one sandbox: the agent's own knowledge, which nothing that comes out of the sandbox changes but
+//! by ending a call.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::oneshot;
+
+use crate::call::{Answer, Hop};
+
+/// Ended calls whose origin is still known, for requests of functions that run on after the answer was given.
+const ENDED_MAX: usize = 1024;
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) began_ns: u64,
+    pub(super) deadline_ns: u64,
+    /// How many calls from one application into another led to this one.
+    pub(super) depth: u32,
+    pub(super) hops: Vec<Hop>,
+    pub(super) traced: bool,
+}
+
+/// Where a request of a function comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// How many calls from one application into another led to the one it is made in.
+    pub(super) depth: u32,
+    /// When that one must be over; `None` if it is over, or was never a caller's.
+    pub(super) deadline_ns: Option<u64>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pending: HashMap<u64, Pending>,
+    /// Calls that came from other applications and have ended, oldest first, with their depth.
+    ended: VecDeque<(u64, u32)>,
+}
+
+impl Calls {
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, call: u64, pending: Pending) {
+        self.pending.insert(call, pending);
+    }
+
+    pub(super) fn get_mut(&mut self, call: u64) -> Option<&mut Pending> {
+        self.pending.get_mut(&call)
+    }
+
+    pub(super) fn remove(&mut self, call: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&call)?;
+        if pending.depth > 0 {
+            if self.ended.len() == ENDED_MAX {
+                self.ended.pop_front();
+            }
+            self.ended.push_back((call, pending.depth));
+        }
+        Some(pending)
+    }
+
+    /// Where a request comes from that claims to be part of this call. One that was made up counts as a call of the application's own:
+    /// it could make such a call at any time.
+    pub(super) fn origin(&self, call: u64) -> Origin {
+        if let Some(pending) = self.pending.get(&call) {
+            return Origin { depth: pending.depth, deadline_ns: Some(pending.deadline_ns) };
+        }
+        let ended = self.ended.iter().rev().find(|(ended, _)| *ended == call);
+        Origin { depth: ended.map_or(0, |(_, depth)| *depth), deadline_ns: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(depth: u32) -> Pending {
+        let (answer, _) = oneshot::channel();
+        Pending { answer, began_ns: 0, deadline_ns: 9, depth, hops: Vec::new(), traced: false }
+    }
+
+    #[test]
+    fn where_a_request_comes_from_is_known_beyond_the_end_of_its_call() {
+        let mut calls = Calls::default();
+        calls.insert(1, pending(3));
+        assert_eq!(calls.origin(1), Origin { depth: 3, deadline_ns: Some(9) });
+        assert!(calls.remove(1).is_some() && calls.is_empty());
+        assert_eq!(calls.origin(1), Origin { depth: 3, deadline_ns: None });
+        assert_eq!(calls.origin(2), Origin::default());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut calls = Calls::default();
+        for call in 0..2 * ENDED_MAX as u64 {
+            calls.insert(call, pending(1));
+            calls.remove(call);
+        }
+        assert_eq!(calls.ended.len(), ENDED_MAX);
+        assert_eq!(calls.origin(0).depth, 0);
+        assert_eq!(calls.origin(2 * ENDED_MAX as u64 - 1).depth, 1);
+    }
+}
