@@ -55,7 +55,7 @@ async fn both(host: &Host) {
     let calls = ["/called", "/called/slow", "/called/fails", "/called/circle", "/closed", "/none"];
     let calls = calls.map(|path| format!("\"{path}\"")).join(", ");
     let manifest = format!(
-        "name = \"caller\"\nentry = \"ask\"\ncalls = [{calls}]\ncallers = [\"called\"]\n[limits]\ncalls = 8\n{}{}{}",
+        "name = \"caller\"\nentry = \"ask\"\ncalls = [{calls}]\ncallers = [\"called\"]\n[limits]\ncalls = 12\n{}{}{}",
         function("ask", "code", "2s"),
         function("tell", "code", "2s"),
         function("shout", "code", "2s")
@@ -130,10 +130,10 @@ async fn a_flood_into_other_applications_is_refused_beyond_the_callers_own_limit
     let Some(host) = start_with("between-flood", |config| config.calls_assured = 4).await else { return };
     both(&host).await;
     assert_eq!(says(&host, "caller/shout", "").await, "told");
-    host.log_says("caller", "overloaded: the application has 8 calls to others under way").await;
+    host.log_says("caller", "overloaded: the application has 12 calls to others under way").await;
     assert_eq!(says(&host, "closed", "through").await, "THROUGH");
     let refused = says(&host, "caller", "/called/slow x").await;
-    assert!(refused.starts_with("5: the application has 8 calls to others under way"), "{refused}");
+    assert!(refused.starts_with("5: the application has 12 calls to others under way"), "{refused}");
     host.end().await;
 }
 
