@@ -1,0 +1,21 @@
+//! What was typed.
+
+use clap::Parser;
+
+/// Measures the application bus of Sandbar beside floors and peers, in one run.
+#[derive(Debug, Parser)]
+pub(crate) struct Arguments {
+    /// Rounds; each has a slice of every measurement, so that noise hits all alike
+    #[arg(long, env = "SANDBAR_BENCH_ROUNDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rounds: u32,
+    /// Three rounds: a look, not a measurement
+    #[arg(long, env = "SANDBAR_BENCH_QUICK")]
+    pub(crate) quick: bool,
+}
+
+impl Arguments {
+    /// Rounds to run.
+    pub(crate) fn rounds(&self) -> u32 {
+        if self.quick { 3 } else { self.rounds }
+    }
+}
