@@ -1,6 +1,6 @@
 //! What was typed.
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Measures the application bus of Sandbar beside floors and peers, in one run.
 #[derive(Debug, Parser)]
@@ -11,9 +11,25 @@ pub(crate) struct Arguments {
     /// Three rounds: a look, not a measurement
     #[arg(long, env = "SANDBAR_BENCH_QUICK")]
     pub(crate) quick: bool,
+    /// Measure this alone, as when one looks where its time goes
+    #[arg(long, env = "SANDBAR_BENCH_ONLY")]
+    pub(crate) only: Option<Part>,
+}
+
+/// A part of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    RoundTrips,
+    Streams,
+    Copies,
 }
 
 impl Arguments {
+    /// Whether this part is to be measured.
+    pub(crate) fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
     /// Rounds to run.
     pub(crate) fn rounds(&self) -> u32 {
         if self.quick { 3 } else { self.rounds }

@@ -19,8 +19,9 @@ use crate::shared::SharedMemory;
 pub(crate) const PAYLOAD_BYTES: usize = 1 << 20;
 /// Buffers of the bus's size class for such payloads.
 const BUFFERS: usize = 16;
-const BATCH: usize = 32;
-const TURNS: usize = 4;
+/// Messages in a batch: the bus has as many buffers, so that a batch never waits for one if the consumer keeps up.
+const BATCH: usize = 16;
+const TURNS: usize = 10;
 const SLICE_MAX: Duration = Duration::from_secs(20);
 
 /// Bytes a second.
@@ -34,12 +35,13 @@ pub(crate) struct Rates {
 const BUS: usize = 0;
 const COPIES: usize = 1;
 const COPIES_IN_CACHE: usize = 2;
+const WAYS: usize = 3;
 
-/// Measures a slice.
-pub(crate) fn measure(placement: Placement) -> Rates {
+/// Measures a slice: the rates of each turn, so that a turn in which the host was elsewhere is one of many.
+pub(crate) fn measure(placement: Placement) -> Vec<Rates> {
     let what = "payloads of 1 MiB";
     let queue = FunctionQueue::new(Shape { producers: 1, consumers: 1 });
-    let plain = SharedMemory::new(0, 3, BUFFERS * PAYLOAD_BYTES);
+    let plain = SharedMemory::new(0, WAYS * TURNS, BUFFERS * PAYLOAD_BYTES);
     let _consumer = Process::start(what, placement.processor(1), || {
         loop {
             queue.take(0, |payload| {
@@ -49,11 +51,11 @@ pub(crate) fn measure(placement: Placement) -> Rates {
     });
     let producer = Process::start(what, placement.processor(0), || produce(&queue, &plain));
     producer.wait(SLICE_MAX);
-    let rate = |way: usize| {
-        let ns = plain.numbers()[way].load(Ordering::Relaxed);
-        (TURNS * BATCH * PAYLOAD_BYTES) as f64 * 1e9 / ns as f64
-    };
-    Rates { bus: rate(BUS), copies: rate(COPIES), copies_in_cache: rate(COPIES_IN_CACHE) }
+    let rates = plain.numbers().chunks_exact(WAYS).map(|turn| {
+        let rate = |way: usize| (BATCH * PAYLOAD_BYTES) as f64 * 1e9 / turn[way].load(Ordering::Relaxed) as f64;
+        Rates { bus: rate(BUS), copies: rate(COPIES), copies_in_cache: rate(COPIES_IN_CACHE) }
+    });
+    rates.collect()
 }
 
 fn produce(queue: &FunctionQueue, plain: &SharedMemory) {
@@ -73,8 +75,8 @@ fn produce(queue: &FunctionQueue, plain: &SharedMemory) {
         for way in [BUS, COPIES, COPIES_IN_CACHE] {
             let ns = batch(way);
             // The first turn has the page faults.
-            if turn > 0 {
-                plain.numbers()[way].fetch_add(ns, Ordering::Relaxed);
+            if let Some(turn) = turn.checked_sub(1) {
+                plain.numbers()[turn * WAYS + way].store(ns, Ordering::Relaxed);
             }
         }
     }

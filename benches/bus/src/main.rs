@@ -45,7 +45,7 @@ fn main() {
     let mut measured = plan::Measured::default();
     println!("{rounds} rounds on {} processors", pinning::processors().len());
     for _round in 0..rounds {
-        measured.round(&home);
+        measured.round(&home, &arguments);
     }
     report::report(&measured, rounds, idle::after_trickle(), idle::after_bursts());
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::arguments::{Arguments, Part};
 use crate::bus::{Calls, FunctionQueue};
 use crate::copying::{self, Rates};
 use crate::floor::eventfd::Eventfds;
@@ -138,21 +139,27 @@ pub(crate) struct Measured {
     pub(crate) round_trips: BTreeMap<(Placement, usize, Way), Distribution>,
     /// Messages a second, one number a round.
     pub(crate) streams: BTreeMap<(Placement, Shape, Channel), Vec<f64>>,
-    /// One a round.
+    /// Several a round.
     pub(crate) copies: BTreeMap<Placement, Vec<Rates>>,
 }
 
 impl Measured {
     /// A slice of everything.
-    pub(crate) fn round(&mut self, home: &Home) {
-        for placement in [Placement::OneCore, Placement::TwoCores] {
-            if placement.is_possible() {
+    pub(crate) fn round(&mut self, home: &Home, arguments: &Arguments) {
+        for placement in
+            [Placement::OneCore, Placement::TwoCores].into_iter().filter(|placement| placement.is_possible())
+        {
+            if arguments.wants(Part::RoundTrips) {
                 self.round_trips(home, placement);
-                self.copies.entry(placement).or_default().push(copying::measure(placement));
+            }
+            if arguments.wants(Part::Copies) {
+                self.copies.entry(placement).or_default().extend(copying::measure(placement));
             }
         }
         for placement in [Placement::OneCore, Placement::AllCores] {
-            self.streams(placement);
+            if arguments.wants(Part::Streams) {
+                self.streams(placement);
+            }
         }
     }
 

@@ -38,7 +38,7 @@ impl Figures<'_> {
         median(rates.into_iter().flatten().copied())
     }
 
-    /// Bytes a second: the medians of the rounds.
+    /// Bytes a second: the medians of all turns.
     pub(crate) fn copies(&self, placement: Placement) -> Rates {
         let of = |rate: fn(&Rates) -> f64| median(self.0.copies.get(&placement).into_iter().flatten().map(rate));
         Rates {
