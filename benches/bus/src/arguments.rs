@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
     /// Rounds; each has a slice of every measurement, so that noise hits all alike
-    #[arg(long, env = "SANDBAR_BENCH_ROUNDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, env = "SANDBAR_BENCH_ROUNDS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rounds: u32,
     /// Three rounds: a look, not a measurement
     #[arg(long, env = "SANDBAR_BENCH_QUICK")]

@@ -199,7 +199,8 @@ impl FunctionQueue {
         Self { bus, consumers, producers }
     }
 
-    /// Sends once, waiting while the bus is full.
+    /// Sends once, giving its turn to others while the bus is full. On one core, many producers that do so keep much of the
+    /// processor from their consumers: that is a part of what is measured.
     pub(crate) fn send(&self, producer: usize, payload: &[u8]) {
         let actor = Actor::instance(self.producers[producer].index);
         while !self.bus.send(actor, payload, &request(now_ns(), Address::Log)) {

@@ -16,8 +16,10 @@ pub(crate) struct Goal {
 }
 
 impl Goal {
-    pub(crate) fn met(&self) -> bool {
-        if self.at_least { self.measured >= self.goal } else { self.measured <= self.goal }
+    /// `None` when it was not measured.
+    pub(crate) fn met(&self) -> Option<bool> {
+        let met = if self.at_least { self.measured >= self.goal } else { self.measured <= self.goal };
+        (!self.measured.is_nan()).then_some(met)
     }
 }
 

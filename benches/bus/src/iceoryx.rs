@@ -28,9 +28,18 @@ pub(crate) struct Home {
     made: AtomicU64,
 }
 
+/// What the names of all such files begin with; the bench's process id follows.
+const PREFIX: &str = "sandbar_bench_";
+/// Where the system keeps shared memory that has a name.
+const SHARED_MEMORY: &str = "/dev/shm";
+
 impl Home {
     pub(crate) fn new() -> Self {
-        let prefix = format!("sandbar_bench_{}_", std::process::id());
+        remove(|name| {
+            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next());
+            pid.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists())
+        });
+        let prefix = format!("{PREFIX}{}_", std::process::id());
         let folder = std::env::temp_dir().join(&prefix);
         std::fs::create_dir_all(&folder).unwrap();
         Self { folder, prefix, made: AtomicU64::new(0) }
@@ -46,12 +55,21 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.folder).ok();
-        let Ok(entries) = std::fs::read_dir("/dev/shm") else { return };
-        for entry in entries.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(self.prefix.as_bytes()) {
-                std::fs::remove_file(entry.path()).ok();
-            }
+        remove(|name| name.starts_with(&self.prefix));
+    }
+}
+
+/// Removes what iceoryx2 has left under such names: of this bench, or of one that was killed.
+fn remove(these: impl Fn(&str) -> bool) {
+    let folders = [std::env::temp_dir(), PathBuf::from(SHARED_MEMORY)];
+    for entry in folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&these) {
+            let path = entry.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).ok()
+            } else {
+                std::fs::remove_file(path).ok()
+            };
         }
     }
 }
