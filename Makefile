@@ -13,7 +13,7 @@ help:
 	@echo "make test     install what the tests need, and run all of them (as root)"
 	@echo "make check    formatting and lints, all warnings as errors"
 	@echo "make bench    measure, beside floors, on this machine (as root)"
-	@echo "make bench-bus  measure the application bus alone, beside floors and iceoryx2 (two to three minutes)"
+	@echo "make bench-bus  measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
 	@echo "make build    the command, in $(TARGET)/release/sandbar"
 	@echo "make install  the command, to $(PREFIX)/bin"
 	@echo "make clean    remove what was built"
