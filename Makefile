@@ -6,13 +6,14 @@ BENCHES := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
-.PHONY: help build examples demo test check bench install clean
+.PHONY: help build examples demo test check bench bench-bus install clean
 
 help:
 	@echo "make demo     build, and show a host at work: chains, pictures, and what is refused (as root)"
 	@echo "make test     install what the tests need, and run all of them (as root)"
 	@echo "make check    formatting and lints, all warnings as errors"
 	@echo "make bench    measure, beside floors, on this machine (as root)"
+	@echo "make bench-bus  measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
 	@echo "make build    the command, in $(TARGET)/release/sandbar"
 	@echo "make install  the command, to $(PREFIX)/bin"
 	@echo "make clean    remove what was built"
@@ -34,11 +35,17 @@ test: examples
 
 check:
 	cargo fmt --all --check
+	cargo fmt --manifest-path benches/bus/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 bench: build examples
 	cargo bench --locked $(BENCHES)
+
+# A package of its own, with a lock file of its own: its peers are heavy, and nothing else needs them.
+bench-bus:
+	@sh scripts/setup.sh build
+	cargo run --release --locked --manifest-path benches/bus/Cargo.toml --target-dir $(TARGET)/bench-bus -- $(ARGUMENTS)
 
 install: build
 	install -D -m 755 $(TARGET)/release/sandbar $(DESTDIR)$(PREFIX)/bin/sandbar
