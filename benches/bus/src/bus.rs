@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::{
-    Actor, Address, Bus, Destination, Draft, Envelope, Function, Geometry, Layout, Segment, Taken, Verdict,
+    Actor, Address, Bus, Catalogue, Destination, Envelope, Function, Geometry, Layout, Segment, Taken, Verdict,
 };
 
 use crate::flow::{Flow, Shape};
@@ -41,7 +41,9 @@ impl ApplicationBus {
             ready: 1,
             content_format: None,
         };
-        let (segment, memory) = Segment::create(layout, "bench", &[function]).unwrap();
+        let catalogue =
+            Catalogue { application: "bench".to_owned(), functions: vec![function], ..Catalogue::default() };
+        let (segment, memory) = Segment::create(layout, &catalogue).unwrap();
         // No message goes out to an agent here.
         let nobody = OpenOptions::new().write(true).open("/dev/null").unwrap().into();
         Self { bus: Bus::new(segment, nobody), memory }
@@ -52,15 +54,12 @@ impl ApplicationBus {
         Slot { index, generation }
     }
 
-    fn draft(&self, actor: Actor, len: usize) -> Option<Draft<'_>> {
-        self.bus.draft(actor, len)
-    }
-
     /// Sends a request; false when there is no message or no place for it.
     fn send(&self, actor: Actor, payload: &[u8], envelope: &Envelope) -> bool {
-        let Some(mut draft) = self.draft(actor, payload.len()) else { return false };
+        let to = Destination::Function(FUNCTION);
+        let Some(mut draft) = self.bus.draft(actor, to, payload.len()) else { return false };
         draft.write(payload);
-        draft.send(Destination::Function(FUNCTION), envelope).is_ok()
+        draft.send(to, envelope).is_ok()
     }
 
     /// Memory that the segment has of the system, in bytes.
@@ -92,11 +91,12 @@ impl ApplicationBus {
         self.bus.give_memory_back();
     }
 
-    /// Payload bytes and messages of each size class.
+    /// Payload bytes of each size class, and how many messages of it the function can have at a time.
     pub(crate) fn classes(&self) -> Vec<(usize, usize)> {
         let layout = self.bus.layout();
-        let counts = layout.geometry.messages.into_iter().enumerate();
-        counts.map(|(class, count)| (layout.class_bytes(class), count)).collect()
+        let Geometry { assured, common, queue_capacity, .. } = layout.geometry;
+        let counts = assured.iter().zip(common).map(|(assured, common)| (assured + common).min(queue_capacity));
+        counts.enumerate().map(|(class, count)| (layout.class_bytes(class), count)).collect()
     }
 }
 
@@ -177,7 +177,7 @@ impl Answerer for Serving<'_> {
         touch(request.bytes());
         let envelope = Envelope { sent_ns: now_ns(), verdict: Some(Verdict::Done), ..request.envelope() };
         let to = bus.bus.way_back(envelope.reply_to).expect("a caller that waits");
-        let mut draft = bus.draft(Actor::instance(answerer.index), payload.len()).expect("a free message");
+        let mut draft = bus.bus.draft(Actor::instance(answerer.index), to, payload.len()).expect("a free message");
         draft.write(payload);
         assert!(request.answer_with(draft, to, &envelope).is_ok(), "the mailbox is full");
     }

@@ -15,6 +15,8 @@ use crate::shared::SharedMemory;
 const WARM_UP: Duration = Duration::from_millis(40);
 /// Time in which messages are counted.
 const WINDOW: Duration = Duration::from_millis(120);
+/// How long nobody may have received anything before that is an error, in nanoseconds.
+const PATIENCE_NS: u64 = 5_000_000_000;
 
 /// Something that messages flow through.
 pub(crate) trait Flow {
@@ -57,8 +59,13 @@ pub(crate) fn measure(what: &str, flow: &dyn Flow, placement: Placement, shape: 
     std::thread::sleep(WARM_UP);
     let (before, began) = (received(), now_ns());
     std::thread::sleep(WINDOW);
+    // On a machine that is busy with other things nobody may have had his turn within the window.
+    let patience = now_ns() + PATIENCE_NS;
+    while received() == before && now_ns() < patience {
+        std::thread::sleep(WINDOW);
+    }
     let (after, ended) = (received(), now_ns());
     processes.iter_mut().for_each(Process::must_live);
-    assert!(after > before, "{what}: no message came through: a wake-up was lost");
+    assert!(after > before, "{what}: no message has come through for seconds");
     (after - before) as f64 * 1e9 / (ended - began) as f64
 }
