@@ -39,6 +39,7 @@ impl Bus {
         }
         if cut_off {
             for queue in 0..self.layout().geometry.queues() {
+                self.segment.queue(queue).catch_up();
                 self.clear_stale(queue);
             }
             self.wake_again();
@@ -275,6 +276,20 @@ mod tests {
         drop(taken);
         assert!(bus.is_queued(index, as_the_sweep_read_it));
         assert!(agent.take().unwrap().is_none());
+    }
+
+    /// The sender died between the push and the move of the tail: the message is accepted, and nobody else knows of it.
+    #[test]
+    fn a_message_that_its_dead_sender_told_nobody_of_wakes_who_waits() {
+        let (bus, _agent) = bus();
+        let draft = bus.draft(Actor::instance(1), Destination::Function(0), 0).unwrap();
+        draft.send(Destination::Function(0), &envelope(9)).unwrap();
+        bus.segment.queue(0).lag();
+        assert_eq!(bus.waiting(0), 0);
+        bus.segment.queue(0).waiters().announce(2);
+        bus.sweep(1, Verdict::Crashed, "died");
+        assert_eq!(bus.waiting(0), 1);
+        assert!(!bus.is_waiting_for_call(2, 0), "it sleeps on beside a message");
     }
 
     #[test]
