@@ -6,12 +6,13 @@ BENCHES := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
-.PHONY: help build examples demo test check bench install clean
+.PHONY: help build examples demo test soak check bench install clean
 
 help:
 	@echo "make demo     build, and show a host at work: chains, pictures, and what is refused (as root)"
 	@echo "make test     install what the tests need, and run all of them (as root)"
 	@echo "make check    formatting and lints, all warnings as errors"
+	@echo "make soak     100 million messages over processes that are killed, 10 million rounds beside a hostile one"
 	@echo "make bench    measure, beside floors, on this machine (as root)"
 	@echo "make build    the command, in $(TARGET)/release/sandbar"
 	@echo "make install  the command, to $(PREFIX)/bin"
@@ -31,6 +32,12 @@ demo: build examples
 test: examples
 	@sh scripts/setup.sh test
 	@bash scripts/test.sh
+
+soak:
+	@sh scripts/setup.sh build
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
+	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+		cargo test --release --locked -p sandbar-bus --test hostile
 
 check:
 	cargo fmt --all --check
