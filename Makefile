@@ -6,17 +6,18 @@ BENCHES := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
-.PHONY: help build examples demo test check bench bench-bus install clean
+.PHONY: help build examples demo test model miri soak check bench bench-bus install clean
 
 help:
-	@echo "make demo     build, and show a host at work: chains, pictures, and what is refused (as root)"
-	@echo "make test     install what the tests need, and run all of them (as root)"
-	@echo "make check    formatting and lints, all warnings as errors"
-	@echo "make bench    measure, beside floors, on this machine (as root)"
+	@echo "make demo       build, and show a host at work: chains, pictures, and what is refused (as root)"
+	@echo "make test       install what the tests need, and run all of them (as root)"
+	@echo "make check      formatting and lints, all warnings as errors"
+	@echo "make soak       100 million messages over processes that are killed, 10 million rounds beside a hostile one"
+	@echo "make bench      measure, beside floors, on this machine (as root)"
 	@echo "make bench-bus  measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
-	@echo "make build    the command, in $(TARGET)/release/sandbar"
-	@echo "make install  the command, to $(PREFIX)/bin"
-	@echo "make clean    remove what was built"
+	@echo "make build      the command, in $(TARGET)/release/sandbar"
+	@echo "make install    the command, to $(PREFIX)/bin"
+	@echo "make clean      remove what was built"
 
 build:
 	@sh scripts/setup.sh build
@@ -32,6 +33,20 @@ demo: build examples
 test: examples
 	@sh scripts/setup.sh test
 	@bash scripts/test.sh
+
+# Every interleaving that the memory model allows, of the bus's algorithms. A part of `make test`.
+model:
+	RUSTFLAGS="--cfg loom" cargo test --release --locked -p sandbar-bus --lib --target-dir $(TARGET)/loom -- --nocapture
+
+# The same algorithms under Miri, which sees undefined behaviour. A part of `make test` where Miri is installed.
+miri:
+	@bash scripts/miri.sh
+
+soak:
+	@sh scripts/setup.sh build
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
+	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+		cargo test --release --locked -p sandbar-bus --test hostile
 
 check:
 	cargo fmt --all --check

@@ -35,7 +35,7 @@ pub struct Bus {
 #[derive(Debug)]
 pub struct Draft<'a> {
     bus: &'a Bus,
-    stay: Stay,
+    pub(crate) stay: Stay,
     actor: Actor,
     /// `Draft`, or what a dead owner left it as.
     kind: Kind,

@@ -180,6 +180,18 @@ impl<'a> Queue<'a> {
         advance(&self.indices.head, front.position);
     }
 
+    /// Moves the tail past an entry whose pusher did not live to do it; until then nobody counts that entry. There is one at most:
+    /// who pushes another finds the tail lagging, and helps.
+    pub(crate) fn catch_up(&self) {
+        let tail = self.indices.tail.0.load(Ordering::Acquire);
+        let (cell, lap) = self.cell(tail);
+        let (cell_lap, value) = split(cell.load(Ordering::Acquire));
+        let filled = cell_lap == lap && value != EMPTY;
+        if filled || cell_lap == lap.wrapping_add(1) {
+            advance(&self.indices.tail, tail);
+        }
+    }
+
     /// Whether an entry for this very stay is in the queue.
     pub(crate) fn contains(&self, entry: Entry) -> bool {
         self.cells.iter().any(|cell| split(cell.load(Ordering::Acquire)).1 == entry.pack())
@@ -195,6 +207,14 @@ impl<'a> Queue<'a> {
     /// The slots that wait for this queue.
     pub(crate) fn waiters(&self) -> &'a Waiters {
         &self.indices.waiters
+    }
+}
+
+#[cfg(test)]
+impl Queue<'_> {
+    /// As if the last pusher had been killed between its commit and the move of the tail.
+    pub(crate) fn lag(&self) {
+        self.indices.tail.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -248,8 +268,7 @@ mod tests {
         for n in 0..3 {
             queue.push(Entry::new(n, 0)).unwrap();
         }
-        // As if the pusher had been killed between its commit and the move of the tail.
-        indices.tail.0.store(2, Ordering::Relaxed);
+        queue.lag();
         queue.push(Entry::new(3, 0)).unwrap();
         assert_eq!(queue.push(Entry::new(4, 0)), Err(Full));
         let front = queue.front().unwrap();

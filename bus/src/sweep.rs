@@ -39,6 +39,7 @@ impl Bus {
         }
         if cut_off {
             for queue in 0..self.layout().geometry.queues() {
+                self.segment.queue(queue).catch_up();
                 self.clear_stale(queue);
             }
             self.wake_again();
@@ -77,9 +78,12 @@ impl Bus {
         cut_off
     }
 
+    /// Whether a message that a dead owner was sending, as its state was read, has been accepted. It may be taken, and its cell
+    /// emptied, while we look for it: then its state is no longer what was read, as the state changes before the cell does.
     fn is_queued(&self, index: usize, state: State) -> bool {
         let known = state.queue < self.layout().geometry.queues();
-        known && self.segment.queue(state.queue).contains(Entry::new(index, state.generation))
+        let queued = known && self.segment.queue(state.queue).contains(Entry::new(index, state.generation));
+        queued || self.header_of(index).state() != Some(state)
     }
 
     /// Whether the message in which the result of this request was to be handed over has left its sender.
@@ -262,6 +266,34 @@ mod tests {
         assert!(bus.sweep(1, Verdict::Crashed, "died"));
         assert_eq!(answers(&agent), [(6, Some(Verdict::Crashed))]);
         assert!(all_free(&bus));
+    }
+
+    #[test]
+    fn a_message_that_is_taken_during_the_sweep_is_its_takers() {
+        let (bus, agent) = bus();
+        let draft = bus.draft(Actor::instance(1), Destination::Function(0), 0).unwrap();
+        let index = draft.stay.index;
+        draft.send(Destination::Function(0), &envelope(8)).unwrap();
+        let as_the_sweep_read_it = bus.header_of(index).state().unwrap();
+        let taken = bus.take(Actor::instance(2), Destination::Function(0)).unwrap();
+        assert!(bus.is_queued(index, as_the_sweep_read_it));
+        drop(taken);
+        assert!(bus.is_queued(index, as_the_sweep_read_it));
+        assert!(agent.take().unwrap().is_none());
+    }
+
+    /// The sender died between the push and the move of the tail: the message is accepted, and nobody else knows of it.
+    #[test]
+    fn a_message_that_its_dead_sender_told_nobody_of_wakes_who_waits() {
+        let (bus, _agent) = bus();
+        let draft = bus.draft(Actor::instance(1), Destination::Function(0), 0).unwrap();
+        draft.send(Destination::Function(0), &envelope(9)).unwrap();
+        bus.segment.queue(0).lag();
+        assert_eq!(bus.waiting(0), 0);
+        bus.segment.queue(0).waiters().announce(2);
+        bus.sweep(1, Verdict::Crashed, "died");
+        assert_eq!(bus.waiting(0), 1);
+        assert!(!bus.is_waiting_for_call(2, 0), "it sleeps on beside a message");
     }
 
     #[test]

@@ -1,18 +1,11 @@
-//! The bus as its users see it, and what is left of it when they die.
+//! The bus as its users see it, and what is left of it when they die. Processes that really die: `soak`; a hostile one: `hostile`.
 #![allow(
     clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
     clippy::cast_possible_truncation,
     reason = "a test says what it found, and ends when it is not what it should be"
 )]
 
-use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, OwnedFd};
 
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::slot::Phase;
@@ -142,15 +135,6 @@ fn a_process_of_the_sandbox_finds_the_catalogue_and_refuses_what_is_no_segment()
     assert!(Bus::attach(event().as_fd(), event()).is_err());
 }
 
-#[test]
-fn the_segment_can_neither_shrink_nor_grow() {
-    let (_bus, _agent, fd) = bus(GEOMETRY);
-    let file = std::fs::File::from(fd);
-    let len = file.metadata().unwrap().len();
-    assert!(file.set_len(0).is_err());
-    assert!(file.set_len(len * 2).is_err());
-}
-
 /// As an instance in `slot` that has taken its call.
 fn take_as(bus: &Bus, slot: usize) -> sandbar_bus::Taken<'_> {
     let taken = bus.take(Actor::instance(slot), Destination::Function(0)).unwrap();
@@ -221,136 +205,4 @@ fn memory_of_free_buffers_is_given_back() {
     assert!(held() <= 256 << 10, "{} bytes are held", held());
     assert!(send(&agent, 2, &payload));
     assert_eq!(bus.take(Actor::instance(0), Destination::Function(0)).unwrap().bytes(), payload);
-}
-
-/// Whatever stands in the segment, the agent's side comes back, and with nothing out of bounds.
-#[test]
-fn a_scribbled_segment_harms_nobody_but_its_application() {
-    let (bus, agent, fd) = bus(GEOMETRY);
-    let file = std::fs::File::from(fd);
-    let len = bus.layout().len as u64;
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = move || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
-    for round in 0..3_000 {
-        use std::os::unix::fs::FileExt;
-        // Small values and all ones make more believable lies than noise does.
-        for _ in 0..20 {
-            let word = match next() % 4 {
-                0 => next() % 32,
-                1 => u64::MAX,
-                2 => next() & 0x7000_0000_FFFF_FFFF,
-                _ => next(),
-            };
-            // The first pages hold everything but payloads.
-            let at = next() % (len.min(16 << 10) / 8) * 8;
-            file.write_all_at(&word.to_ne_bytes(), at).unwrap();
-        }
-        let _sent = send(&agent, round, b"payload");
-        for _ in 0..4 {
-            if let Ok(Some(received)) = agent.take() {
-                assert!(received.payload.len() <= 1 << 20);
-            }
-        }
-        let lost = Address::Instance { slot: next() as usize, generation: next() as u32 };
-        let _replied = agent.reply(b"reply", &Envelope { reply_to: lost, ..request(round) });
-        agent.sleeps(round % 2 == 0);
-        let _busy = (agent.is_idle(), agent.supervisor_must_wake());
-    }
-    drop(bus);
-}
-
-const SERVE: &str = "SANDBAR_BUS_TEST_SERVES";
-
-/// Not a test of its own: what the processes of the next one do. Serves calls in a slot, as an instance that never ends.
-#[test]
-fn serving_process() {
-    let Ok(arguments) = std::env::var(SERVE) else { return };
-    let mut arguments = arguments.split(' ').map(|word| word.parse::<usize>().unwrap());
-    let (pid, fd, slot) = (arguments.next().unwrap(), arguments.next().unwrap(), arguments.next().unwrap());
-    let segment = std::fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/fd/{fd}")).unwrap();
-    let bus = Bus::attach(segment.as_fd(), event()).unwrap();
-    println!("serving");
-    loop {
-        bus.slots()[slot].ready();
-        let taken = bus.wait_for_call(slot, 0);
-        bus.slots()[slot].serve(now_ns(), u64::MAX);
-        let was = taken.envelope();
-        // Long enough that a kill often comes in the middle of a call.
-        let began = now_ns();
-        while now_ns() < began + 200_000 {}
-        let output = [taken.bytes(), b"!"].concat();
-        let Some(mut draft) = bus.draft(Actor::instance(slot), Destination::Out, output.len()) else {
-            panic!("no message is free")
-        };
-        draft.write(&output);
-        let done = Envelope { verdict: Some(Verdict::Done), ..was };
-        assert!(taken.answer_with(draft, Destination::Out, &done).is_ok());
-    }
-}
-
-fn serve_in(slot: usize, fd: &OwnedFd) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["serving_process", "--exact", "--nocapture"]);
-    command.env(SERVE, format!("{} {} {slot}", std::process::id(), fd.as_raw_fd()));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut said = Vec::new();
-    let output = child.stdout.as_mut().unwrap();
-    while !said.ends_with(b"serving\n") {
-        let mut byte = [0];
-        assert_eq!(output.read(&mut byte).unwrap(), 1, "the process did not come up");
-        said.push(byte[0]);
-    }
-    child
-}
-
-/// Processes are killed at random moments while they serve; every call is answered exactly once, with its result or with an
-/// error, and every message is free in the end.
-#[test]
-fn processes_killed_at_any_moment_lose_no_call_and_leak_no_message() {
-    const CALLS: u64 = 20_000;
-    const KILLS: u64 = 60;
-    let (bus, agent, fd) = bus(GEOMETRY);
-    let mut children: Vec<Child> = (0..3).map(|slot| serve_in(slot, &fd)).collect();
-    let mut answers: BTreeMap<u64, Verdict> = BTreeMap::new();
-    let (mut sent, mut kills, mut random) = (0, 0, 12_345_u64);
-    let started = Instant::now();
-    while (answers.len() as u64) < CALLS {
-        assert!(started.elapsed() < Duration::from_secs(120), "{} of {CALLS} calls answered", answers.len());
-        // Few enough that no process ever finds the message buffers used up.
-        while sent < CALLS && sent < answers.len() as u64 + 12 && send(&agent, sent, &sent.to_le_bytes()) {
-            sent += 1;
-        }
-        while let Some((call, verdict, payload)) = answer(&agent) {
-            if verdict == Some(Verdict::Done) {
-                assert_eq!(payload, [&call.to_le_bytes()[..], b"!"].concat());
-            }
-            assert!(answers.insert(call, verdict.unwrap()).is_none(), "call {call} was answered twice");
-        }
-        if (answers.len() as u64) > (kills + 1) * CALLS / (KILLS + 2) && kills < KILLS {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let slot = (random >> 33) as usize % children.len();
-            std::thread::sleep(Duration::from_micros(random >> 40 & 0x3F));
-            children[slot].kill().unwrap();
-            children[slot].wait().unwrap();
-            bus.sweep(slot, Verdict::Crashed, "killed");
-            children[slot] = serve_in(slot, &fd);
-            kills += 1;
-        }
-    }
-    for (slot, child) in children.iter_mut().enumerate() {
-        child.kill().unwrap();
-        child.wait().unwrap();
-        bus.sweep(slot, Verdict::Crashed, "killed");
-    }
-    let crashed = answers.values().filter(|verdict| **verdict == Verdict::Crashed).count();
-    assert!(crashed > 0, "no kill came in the middle of a call");
-    println!("{CALLS} calls, {kills} kills, {crashed} calls ended by a kill, none lost");
-    assert!(answer(&agent).is_none());
-    assert_eq!(free_messages(&bus), GEOMETRY.messages());
-    assert!(bus.slots().iter().all(|slot| slot.pid.load(Ordering::Relaxed) == 0));
 }

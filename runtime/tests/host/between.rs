@@ -34,7 +34,7 @@ def upper(event, context):
     return event.upper()
 
 def slow(event, context):
-    time.sleep(5)
+    time.sleep(3)
     return b"late"
 
 def fails(event, context):
