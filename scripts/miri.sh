@@ -10,4 +10,4 @@ fi
 echo "Miri: queue, pool, waiters, bell, message, layout"
 target=${CARGO_TARGET_DIR:-target}/miri
 MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test --locked -p sandbar-bus --lib --target-dir "$target" -- \
-    queue pool waiters message layout bell::tests::who bell::tests::a_ring
+    queue::tests pool::tests waiters::tests message::tests layout::tests bell::tests::who bell::tests::a_ring

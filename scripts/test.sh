@@ -7,6 +7,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 failed=0
 cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || failed=1
+make --no-print-directory model 2>&1 | tee -a "$log" || failed=1
+make --no-print-directory miri 2>&1 | tee -a "$log" || failed=1
 python3 -m unittest discover -s tests/examples 2>&1 | tee -a "$log" || failed=1
 
 echo
