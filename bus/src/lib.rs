@@ -18,7 +18,7 @@
 //!                                                 read the payload where it lies
 //! ```
 //!
-//! **One word decides who owns a message**: its [state](message). A queue only gives messages an order, and says which of them
+//! **One word decides who owns a message**: its state, in `message`. A queue only gives messages an order, and says which of them
 //! are accepted. There are two commit points, each one compare-and-swap: the cell for the sender, the state for the taker.
 //! Between any two instructions of anyone, each message is in exactly one state with exactly one owner, so that a process may
 //! be killed anywhere: nothing it held is lost from sight, and the supervisor's [sweep] finds all of it by its
@@ -37,7 +37,7 @@
 //! # What it does not do
 //! It does not keep messages over the end of a sandbox, order messages of different senders, nor protect an application from
 //! itself: its processes can scribble over the whole segment, and harm their own application only. The host agent checks all it
-//! reads: see [`bus::Bus::take`] and [`bus::Taken::copy`].
+//! reads: see [`agent`].
 
 pub mod agent;
 mod atomic;
