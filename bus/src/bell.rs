@@ -11,9 +11,9 @@
 //! Who brings: publish → fence → look who waits → *ring*: count up, and the system call only if Z is set.
 //!
 //! 1. A ring after `listen` keeps `sleep` from sleeping, or ends it: both are changes of one word.
-//! 2. Z is set by the sleeper alone, by the compare-and-swap that fails if it has rung. A sleeper that is killed leaves Z set, which costs
-//!    a system call for nothing, until the next who listens.
-//! 3. A bell has one listener at a time: the instance of a slot, the worker of a function.
+//! 2. Z is set by a sleeper, by the compare-and-swap that fails if it has rung; and cleared by the ring that wakes it, in one step with the count. A
+//!    sleeper that is killed leaves Z set, which costs one system call for nothing.
+//! 3. All who sleep are woken. There is one, the instance of a slot or the worker of a function, unless it has forked.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::futex;
 
 const ASLEEP: u32 = 1;
 const RING: u32 = 2;
+/// Tries to ring a bell that others ring, or scribble over, at the same time.
+const TRIES: usize = 64;
 /// Looks at the word between two looks at the clock, while spinning.
 const LOOKS: u32 = 64;
 
@@ -38,14 +40,22 @@ pub struct Heard(u32);
 impl Bell {
     /// To be called before the look at what there is to do.
     pub fn listen(&self) -> Heard {
-        Heard(self.0.fetch_and(!ASLEEP, Ordering::AcqRel) & !ASLEEP)
+        Heard(self.0.load(Ordering::Acquire) & !ASLEEP)
     }
 
     /// Wakes the listener, or keeps it from falling asleep.
     pub fn ring(&self) {
-        if self.0.fetch_add(RING, Ordering::SeqCst) & ASLEEP != 0 {
-            futex::wake_one(&self.0);
+        let mut seen = self.0.load(Ordering::Relaxed);
+        // Bounded for the agent's sake, which rings in memory that others can write.
+        for _ in 0..TRIES {
+            let rung = (seen & !ASLEEP).wrapping_add(RING);
+            match self.0.compare_exchange_weak(seen, rung, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) if seen & ASLEEP == 0 => return,
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
         }
+        futex::wake(&self.0);
     }
 
     /// Sleeps until the bell rings, or has rung since it was heard, or for `timeout` at most; looks for `spin_ns` nanoseconds before.
@@ -56,14 +66,16 @@ impl Bell {
         }
         if self.fall_asleep(heard) {
             futex::wait(&self.0, heard.0 | ASLEEP, timeout);
-            self.0.fetch_and(!ASLEEP, Ordering::Relaxed);
         }
     }
 
-    /// Says that its listener sleeps; false if it has rung.
+    /// Says that somebody sleeps; false if it has rung.
     fn fall_asleep(&self, heard: Heard) -> bool {
         let asleep = heard.0 | ASLEEP;
-        self.0.compare_exchange(heard.0, asleep, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        match self.0.compare_exchange(heard.0, asleep, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(now) => now == asleep,
+        }
     }
 
     /// True as soon as it has rung.
@@ -71,7 +83,7 @@ impl Bell {
         let until = now_ns().saturating_add(spin_ns);
         loop {
             for _ in 0..LOOKS {
-                if self.0.load(Ordering::Relaxed) != heard.0 {
+                if self.0.load(Ordering::Relaxed) & !ASLEEP != heard.0 {
                     return true;
                 }
                 std::hint::spin_loop();
@@ -102,10 +114,29 @@ mod tests {
         let bell = Bell::default();
         assert!(bell.fall_asleep(bell.listen()));
         assert_eq!(bell.0.load(Ordering::Relaxed), ASLEEP);
+        // The next one falls asleep as well, and is woken.
         let heard = bell.listen();
-        assert_eq!(bell.0.load(Ordering::Relaxed), 0);
-        bell.sleep(heard, 0, Some(Duration::from_millis(1)));
-        assert_eq!(bell.listen(), heard);
+        assert!(bell.fall_asleep(heard));
+        bell.ring();
+        assert_eq!(bell.0.load(Ordering::Relaxed), RING);
+        assert!(!bell.fall_asleep(heard));
+    }
+
+    #[test]
+    fn two_that_came_of_a_fork_are_both_woken() {
+        let bell = Bell::default();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let heard = Heard(0);
+                    while bell.listen() == heard {
+                        bell.sleep(heard, 0, None);
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            bell.ring();
+        });
     }
 
     #[test]

@@ -35,20 +35,43 @@ pub struct Bus {
 #[derive(Debug)]
 pub struct Draft<'a> {
     bus: &'a Bus,
-    pub(crate) stay: Stay,
-    actor: Actor,
-    /// `Draft`, or what a dead owner left it as.
-    kind: Kind,
+    pub(crate) hold: Hold,
 }
 
 /// A message that was taken, and belongs to the taker until it is sent on or dropped.
 #[derive(Debug)]
 pub struct Taken<'a> {
     bus: &'a Bus,
-    stay: Stay,
-    actor: Actor,
-    /// `Serving`, or what a dead owner left it as.
-    kind: Kind,
+    hold: Hold,
+}
+
+/// A message in somebody's hands: which stay of it, whose, and as what: a draft, something being served, or whatever a dead owner
+/// left it as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hold {
+    pub(crate) stay: Stay,
+    pub(crate) actor: Actor,
+    pub(crate) kind: Kind,
+}
+
+/// What a message that is handed on carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload<'p> {
+    /// What it came with. No byte moves.
+    Unchanged,
+    /// A part of what it came with, in bytes from its start; what is beyond the end is cut off. No byte moves.
+    Part(Range<usize>),
+    /// Other bytes, which must fit the buffer: what does not is cut off.
+    Instead(&'p [u8]),
+}
+
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// There is no room in the queue, or no such queue.
+    Full,
+    /// The message is no longer the sender's: it has forked, and its twin has sent it.
+    Over,
 }
 
 impl Bus {
@@ -130,20 +153,23 @@ impl Bus {
         }
     }
 
-    /// Puts a message that its sender holds as `held` into a queue, under a new envelope, and wakes who is to take it. When the
-    /// queue is full the message is its sender's as before.
+    /// Puts a message that its sender holds into a queue, under a new envelope, and wakes who is to take it. When the queue is full
+    /// the message is its sender's as before, save for a payload that was put instead of what it had.
     ///
-    /// The state is set before the envelope is written: a sweep that finds a message on its way, but in no queue, need not know
-    /// how much of the envelope is the new one, as both have the same call and the same way back.
-    fn post(&self, stay: Stay, actor: Actor, held: Kind, to: Destination, envelope: &Envelope) -> Result<(), Full> {
-        let queue_index = self.index_of(to).ok_or(Full)?;
+    /// The state is changed before anything else: of two that came of a fork, only one changes it, and writes. And a sweep that
+    /// finds a message on its way, but in no queue, need not know how much of the envelope is the new one, as both have the same
+    /// call and the same way back.
+    fn post(&self, hold: Hold, payload: Payload<'_>, to: Destination, envelope: &Envelope) -> Result<(), Refused> {
+        let queue_index = self.index_of(to).ok_or(Refused::Full)?;
+        let Hold { stay, actor, kind: held } = hold;
         let new = matches!(held, Kind::Draft | Kind::Sending);
         let kind = if new { Kind::Sending } else { Kind::Forwarding };
         let header = self.header_of(stay.index);
         // What a draft said before is nobody's.
         let was = (!new).then(|| header.read_as(None));
         let on_its_way = |state| State { kind, queue: queue_index, ..state };
-        let from = header.change(stay, actor, held, on_its_way).ok_or(Full)?;
+        let from = header.change(stay, actor, held, on_its_way).ok_or(Refused::Over)?;
+        self.set_payload(stay, payload);
         header.write(envelope);
         let queue = self.segment.queue(queue_index);
         let entry = Entry::new(stay.index, stay.generation);
@@ -157,10 +183,34 @@ impl Bus {
             }
             // Nobody else changes what is in no queue.
             let _returned = header.change(stay, actor, kind, |_| from);
-            return Err(Full);
+            return Err(Refused::Full);
         }
         self.wake(to);
         Ok(())
+    }
+
+    #[allow(unsafe_code, reason = "payload buffers are raw memory")]
+    fn set_payload(&self, stay: Stay, payload: Payload<'_>) {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(0);
+        let header = self.header_of(stay.index);
+        match payload {
+            Payload::Unchanged => {}
+            Payload::Part(part) => {
+                let (_, len) = self.payload_of(stay);
+                let end = part.end.min(len);
+                let start = part.start.min(end);
+                header.start.fetch_add(narrow(start), Ordering::Relaxed);
+                header.len.store(narrow(end - start), Ordering::Relaxed);
+            }
+            Payload::Instead(bytes) => {
+                let (start, capacity) = self.segment.buffer(stay.index);
+                let len = bytes.len().min(capacity);
+                // SAFETY: the message is the caller's and its buffer is at least `len` long.
+                unsafe { std::ptr::copy(bytes.as_ptr(), start.as_ptr(), len) };
+                header.start.store(0, Ordering::Relaxed);
+                header.len.store(narrow(len), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Clears entries at the head whose message was taken by one who did not live to clear them.
@@ -222,7 +272,7 @@ impl Bus {
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(bus: &'a Bus, stay: Stay, actor: Actor, kind: Kind) -> Self {
-        Self { bus, stay, actor, kind }
+        Self { bus, hold: Hold { stay, actor, kind } }
     }
 
     /// A message that was just claimed, with a payload of `len` bytes to be written.
@@ -236,7 +286,7 @@ impl<'a> Draft<'a> {
     /// Payload bytes asked for.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bus.payload_of(self.stay).1
+        self.bus.payload_of(self.hold.stay).1
     }
 
     /// Whether the payload is empty.
@@ -248,7 +298,7 @@ impl<'a> Draft<'a> {
     /// Writes the payload, from its start; what is longer than was asked for is cut off.
     #[allow(unsafe_code, reason = "payload buffers are raw memory")]
     pub fn write(&mut self, bytes: &[u8]) {
-        let (start, _) = self.bus.segment.buffer(self.stay.index);
+        let (start, _) = self.bus.segment.buffer(self.hold.stay.index);
         let len = bytes.len().min(self.len());
         // SAFETY: the message is ours, its buffer at least `len` long, and `bytes` lies outside of it or the caller could not
         // hold it as a slice while we write.
@@ -260,31 +310,32 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When the queue is full: the draft comes back.
     pub fn send(self, to: Destination, envelope: &Envelope) -> Result<(), Self> {
-        match self.bus.post(self.stay, self.actor, self.kind, to, envelope) {
-            Ok(()) => {
+        match self.bus.post(self.hold, Payload::Unchanged, to, envelope) {
+            Ok(()) | Err(Refused::Over) => {
                 std::mem::forget(self);
                 Ok(())
             }
-            Err(Full) => Err(self),
+            Err(Refused::Full) => Err(self),
         }
     }
 }
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        self.bus.segment.pool().free(self.stay, self.actor, self.kind);
+        let Hold { stay, actor, kind } = self.hold;
+        self.bus.segment.pool().free(stay, actor, kind);
     }
 }
 
 impl<'a> Taken<'a> {
     pub(crate) fn new(bus: &'a Bus, stay: Stay, actor: Actor, kind: Kind) -> Self {
-        Self { bus, stay, actor, kind }
+        Self { bus, hold: Hold { stay, actor, kind } }
     }
 
     /// What the message says of itself. One with a verdict that does not exist says that nothing came of it.
     #[must_use]
     pub fn envelope(&self) -> Envelope {
-        let header = self.bus.header_of(self.stay.index);
+        let header = self.bus.header_of(self.hold.stay.index);
         header.read().unwrap_or_else(|Scribbled| header.read_as(Some(Verdict::Failed)))
     }
 
@@ -293,7 +344,7 @@ impl<'a> Taken<'a> {
     #[must_use]
     #[allow(unsafe_code, reason = "payload buffers are raw memory")]
     pub fn bytes(&self) -> &[u8] {
-        let (start, len) = self.bus.payload_of(self.stay);
+        let (start, len) = self.bus.payload_of(self.hold.stay);
         // SAFETY: within the buffer; the message is ours, and by the bus's rules only its owner writes to it.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
@@ -308,25 +359,19 @@ impl<'a> Taken<'a> {
         within.then(|| start..start + bytes.len())
     }
 
-    /// Makes a part of the payload the whole of it. No byte moves.
-    pub fn keep(&mut self, part: Range<usize>) {
-        let (_, len) = self.bus.payload_of(self.stay);
-        let end = part.end.min(len);
-        let start = part.start.min(end);
-        let narrow = |n: usize| u32::try_from(n).unwrap_or(0);
-        let header = self.bus.header_of(self.stay.index);
-        header.start.fetch_add(narrow(start), Ordering::Relaxed);
-        header.len.store(narrow(end - start), Ordering::Relaxed);
-    }
-
     /// Sends `draft` as the result of this message and ends its serving. Should this process die on the way, the
     /// supervisor can tell whether the result was sent.
     ///
     /// # Errors
     /// When the queue is full: both come back.
     pub fn answer_with(self, draft: Draft<'a>, to: Destination, envelope: &Envelope) -> Result<(), (Self, Draft<'a>)> {
-        let header = self.bus.header_of(self.stay.index);
-        header.result.store(draft.stay.pack(), Ordering::Release);
+        let header = self.bus.header_of(self.hold.stay.index);
+        let Hold { stay, actor, kind } = self.hold;
+        if !header.is_held(stay, actor, kind) {
+            // A twin has answered: the message may be anybody's by now.
+            return Ok(());
+        }
+        header.result.store(draft.hold.stay.pack(), Ordering::Release);
         match draft.send(to, envelope) {
             Ok(()) => Ok(()),
             Err(draft) => {
@@ -337,36 +382,25 @@ impl<'a> Taken<'a> {
         }
     }
 
-    /// Sends this very message on, under a new envelope; its payload stays where it is.
+    /// Sends this very message on, under a new envelope.
     ///
     /// # Errors
     /// When the queue is full: the message comes back.
-    pub fn forward(self, to: Destination, envelope: &Envelope) -> Result<(), Self> {
-        match self.bus.post(self.stay, self.actor, self.kind, to, envelope) {
-            Ok(()) => {
+    pub fn forward(self, payload: Payload<'_>, to: Destination, envelope: &Envelope) -> Result<(), Self> {
+        match self.bus.post(self.hold, payload, to, envelope) {
+            Ok(()) | Err(Refused::Over) => {
                 std::mem::forget(self);
                 Ok(())
             }
-            Err(Full) => Err(self),
+            Err(Refused::Full) => Err(self),
         }
-    }
-
-    /// Replaces the payload, in place, by one that must fit the buffer (what does not is cut off).
-    #[allow(unsafe_code, reason = "payload buffers are raw memory")]
-    pub fn replace(&mut self, bytes: &[u8]) {
-        let (start, capacity) = self.bus.segment.buffer(self.stay.index);
-        let len = bytes.len().min(capacity);
-        // SAFETY: the message is ours and its buffer is at least `len` long.
-        unsafe { std::ptr::copy(bytes.as_ptr(), start.as_ptr(), len) };
-        let header = self.bus.header_of(self.stay.index);
-        header.start.store(0, Ordering::Relaxed);
-        header.len.store(u32::try_from(len).unwrap_or(0), Ordering::Relaxed);
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.bus.segment.pool().free(self.stay, self.actor, self.kind);
+        let Hold { stay, actor, kind } = self.hold;
+        self.bus.segment.pool().free(stay, actor, kind);
     }
 }
 

@@ -18,10 +18,10 @@ pub fn wait(word: &AtomicU32, seen: u32, timeout: Option<Duration>) {
     unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAIT, seen, timeout) };
 }
 
-/// Wakes one sleeper, if there is one.
-pub fn wake_one(word: &AtomicU32) {
+/// Wakes all who sleep there.
+pub fn wake(word: &AtomicU32) {
     // SAFETY: the word is alive as long as its borrow; waking reads no memory of ours.
-    unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAKE, 1) };
+    unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAKE, i32::MAX) };
 }
 
 #[cfg(not(loom))]

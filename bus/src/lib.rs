@@ -72,7 +72,7 @@ mod waiters;
 mod wake;
 
 pub use agent::AgentSide;
-pub use bus::{Bus, Destination, Draft, Taken};
+pub use bus::{Bus, Destination, Draft, Payload, Taken};
 pub use catalogue::{Catalogue, Function};
 pub use envelope::{Address, Envelope, Verdict};
 pub use layout::{Geometry, Layout};

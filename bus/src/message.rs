@@ -97,6 +97,10 @@ impl State {
         Some(Self { kind, queue, actor, generation: (word & 0xFFFF_FFFF) as u32 })
     }
 
+    fn is_held(self, stay: Stay, actor: Actor, kind: Kind) -> bool {
+        self.kind == kind && self.actor == actor && self.generation == stay.generation
+    }
+
     /// Whether the message is on its way to this queue, or in it.
     pub(crate) fn is_bound_for(self, queue: usize) -> bool {
         matches!(self.kind, Kind::Sending | Kind::Forwarding) && self.queue == queue
@@ -188,9 +192,13 @@ impl MessageHeader {
         kind: Kind,
         to: impl FnOnce(State) -> State,
     ) -> Option<State> {
-        let held = |state: &State| state.kind == kind && state.actor == actor && state.generation == stay.generation;
-        let from = self.state().filter(held)?;
+        let from = self.state().filter(|state| state.is_held(stay, actor, kind))?;
         self.swap_state(from, to(from)).then_some(from)
+    }
+
+    /// Whether its owner still holds it, as `kind`.
+    pub(crate) fn is_held(&self, stay: Stay, actor: Actor, kind: Kind) -> bool {
+        self.state().is_some_and(|state| state.is_held(stay, actor, kind))
     }
 
     /// The one compare-and-swap.

@@ -36,6 +36,8 @@ pub(crate) struct Header {
     application: Name,
     pub(crate) sleepers: Sleepers,
     pub(crate) hints: Hints,
+    /// Not 0 while the supervisor has messages in its own hands: the next sweep looks for them, should this be its last word.
+    pub(crate) sweeping: AtomicU32,
 }
 
 /// Who sleeps on a descriptor instead of a word.
@@ -61,6 +63,7 @@ const _: () = {
     assert!(offset_of!(Header, application) == 72);
     assert!(offset_of!(Header, sleepers) == 192);
     assert!(offset_of!(Header, hints) == 256);
+    assert!(offset_of!(Header, sweeping) == 320);
 };
 
 /// A mapped segment.

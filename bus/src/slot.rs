@@ -8,6 +8,7 @@
 //!      ▲                   │                   │                    │                  │
 //!      └───────────────────┴───────────────────┴────────────────────┴──────────────────┘
 //!                        supervisor: release, once the process is dead and swept
+//!                        (one that was Done but had forked: back to Running first, disbelieve)
 //! ```
 //!
 //! The generation grows with each release, so that a reply to an instance that is gone is not taken for one to its
@@ -121,6 +122,12 @@ impl InstanceSlot {
     /// The instance says that nothing is left for it to do.
     pub fn finish(&self) {
         self.store(Phase::Done);
+    }
+
+    /// The supervisor has seen that the instance did not end as it said: by a signal, or with processes that it had forked, each of which
+    /// could say that it was done. The sweep is then to look at everything.
+    pub fn disbelieve(&self) {
+        self.store(Phase::Running);
     }
 
     /// Until when the instance may run, while it does.

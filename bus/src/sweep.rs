@@ -14,7 +14,7 @@
 //! still found under the dead owner's name, as one that is being answered in place.
 
 use crate::atomic::Ordering;
-use crate::bus::{Bus, Destination, Draft, Taken};
+use crate::bus::{Bus, Destination, Draft, Payload, Taken};
 use crate::clock::now_ns;
 use crate::envelope::{Address, Envelope, Verdict};
 use crate::layout::{CLASSES, PAGE_BYTES};
@@ -28,8 +28,10 @@ impl Bus {
     pub fn sweep(&self, slot: usize, verdict: Verdict, diagnostic: &str) -> bool {
         // One that was done had nothing left in its hands, nor anybody left to wake.
         let cut_off = self.slots()[slot].state().is_none_or(|state| state.phase != Phase::Done);
-        // What an earlier sweep had in its hands when it was cut off.
-        self.sweep_messages(Actor::SUPERVISOR, verdict, diagnostic);
+        let an_earlier_sweep_was_cut_off = self.begin_sweep();
+        if an_earlier_sweep_was_cut_off {
+            self.sweep_messages(Actor::SUPERVISOR, verdict, diagnostic);
+        }
         let died_in_a_call = cut_off && self.sweep_messages(Actor::instance(slot), verdict, diagnostic);
         for function in 0..self.layout().geometry.functions {
             self.segment.queue(function).waiters().withdraw(slot);
@@ -37,7 +39,7 @@ impl Bus {
         while let Some(reply) = self.take(Actor::SUPERVISOR, Destination::Mailbox(slot)) {
             drop(reply);
         }
-        if cut_off {
+        if cut_off || an_earlier_sweep_was_cut_off {
             for queue in 0..self.layout().geometry.queues() {
                 self.segment.queue(queue).catch_up();
                 self.clear_stale(queue);
@@ -45,7 +47,17 @@ impl Bus {
             self.wake_again();
         }
         self.slots()[slot].release();
+        self.end_sweep();
         died_in_a_call
+    }
+
+    /// Says that the supervisor takes messages into its own hands; true if it had said so before, and not that it was done.
+    fn begin_sweep(&self) -> bool {
+        self.segment.header().sweeping.swap(1, Ordering::AcqRel) != 0
+    }
+
+    fn end_sweep(&self) {
+        self.segment.header().sweeping.store(0, Ordering::Release);
     }
 
     fn sweep_messages(&self, actor: Actor, verdict: Verdict, diagnostic: &str) -> bool {
@@ -103,15 +115,14 @@ impl Bus {
     }
 
     /// Turns a request into the error its caller gets, in place.
-    pub fn answer_error(&self, mut request: Taken<'_>, verdict: Verdict, diagnostic: &str) {
+    pub fn answer_error(&self, request: Taken<'_>, verdict: Verdict, diagnostic: &str) {
         let was = request.envelope();
-        request.replace(diagnostic.as_bytes());
         let envelope = Envelope { verdict: Some(verdict), content_format: None, sent_ns: now_ns(), ..was };
         let to = self.way_back(was.reply_to);
         if let Some(to) = to {
             // A mailbox that is full belongs to an instance that no longer waits; the out queue has room for every
             // message there is.
-            drop(request.forward(to, &envelope));
+            drop(request.forward(Payload::Instead(diagnostic.as_bytes()), to, &envelope));
         }
     }
 
@@ -138,6 +149,9 @@ impl Bus {
 
     /// Gives the memory of free payload buffers back to the system, page by page.
     pub fn give_memory_back(&self) {
+        if self.begin_sweep() {
+            self.sweep_messages(Actor::SUPERVISOR, Verdict::Failed, "");
+        }
         let pool = self.segment.pool();
         for class in 0..CLASSES {
             let messages = self.layout().messages_of(class);
@@ -159,6 +173,7 @@ impl Bus {
                 }
             }
         }
+        self.end_sweep();
     }
 }
 
@@ -272,7 +287,7 @@ mod tests {
     fn a_message_that_is_taken_during_the_sweep_is_its_takers() {
         let (bus, agent) = bus();
         let draft = bus.draft(Actor::instance(1), Destination::Function(0), 0).unwrap();
-        let index = draft.stay.index;
+        let index = draft.hold.stay.index;
         draft.send(Destination::Function(0), &envelope(8)).unwrap();
         let as_the_sweep_read_it = bus.header_of(index).state().unwrap();
         let taken = bus.take(Actor::instance(2), Destination::Function(0)).unwrap();

@@ -16,7 +16,7 @@ use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use sandbar_bus::clock::now_ns;
-use sandbar_bus::{Actor, Bus, Destination, Envelope, Geometry, Verdict};
+use sandbar_bus::{Actor, Bus, Destination, Envelope, Geometry, Payload, Verdict};
 
 use application::{Application, F, deaf, request};
 use event::Event;
@@ -270,7 +270,7 @@ fn echo(bus: &Bus) {
         }
         (0..now_ns() % 2_000).for_each(|_| std::hint::spin_loop());
         let done = Envelope { verdict: Some(Verdict::Done), ..taken.envelope() };
-        assert!(taken.forward(Destination::Out, &done).is_ok());
+        assert!(taken.forward(Payload::Unchanged, Destination::Out, &done).is_ok());
     }
 }
 

@@ -91,7 +91,7 @@ impl Line {
     /// Moves the word on and wakes who sleeps on it.
     pub(crate) fn pass(&self) {
         self.word.fetch_add(1, Ordering::SeqCst);
-        futex::wake_one(&self.word);
+        futex::wake(&self.word);
     }
 
     /// Sleeps until the word is no longer `turn`.
@@ -105,7 +105,7 @@ impl Line {
     pub(crate) fn meet(&self, all: u32) {
         let before = self.word.fetch_add(1, Ordering::SeqCst);
         for _ in 0..all {
-            futex::wake_one(&self.word);
+            futex::wake(&self.word);
         }
         let mut here = before + 1;
         while here < all {

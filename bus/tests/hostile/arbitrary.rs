@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use sandbar_bus::{Actor, Address, Destination, Envelope, Verdict};
+use sandbar_bus::{Actor, Address, Destination, Envelope, Payload, Verdict};
 
 use crate::application::{Application, F, G, deaf, request};
 use crate::chart::Chart;
@@ -92,11 +92,14 @@ fn as_supervisor(application: &Application) {
 fn as_instance(application: &Application) {
     let bus = &application.bus;
     let Some((slot, generation)) = bus.reserve_slot(F) else { return };
-    while let Some(mut taken) = bus.take(Actor::instance(slot), Destination::Function(F)) {
+    while let Some(taken) = bus.take(Actor::instance(slot), Destination::Function(F)) {
         let envelope = taken.envelope();
         let _read = taken.bytes().len();
-        taken.keep(1..2);
         let Some(to) = bus.way_back(envelope.reply_to) else { continue };
+        if envelope.call % 2 == 0 {
+            let _handed_on = taken.forward(Payload::Part(1..2), to, &envelope);
+            continue;
+        }
         if let Some(mut draft) = bus.draft(Actor::instance(slot), to, 3) {
             draft.write(b"abc");
             let _answered = taken.answer_with(draft, to, &envelope);

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use sandbar_bus::layout::PAGE_BYTES;
-use sandbar_bus::{Actor, Destination, Envelope, Verdict};
+use sandbar_bus::{Actor, Destination, Envelope, Payload, Verdict};
 
 use crate::GEOMETRY;
 use crate::application::{Application, F, deaf, request};
@@ -90,7 +90,7 @@ fn holes_made_again_and_again_do_not_end_the_agent() {
     while began.elapsed() < Duration::from_millis(700) {
         posted += u64::from(application.agent.post(&payload, &request(rounds, F)).is_ok());
         if let Some(event) = application.bus.take(Actor::instance(0), Destination::Function(F)) {
-            let _sent = event.forward(Destination::Out, &request(rounds, F));
+            let _sent = event.forward(Payload::Unchanged, Destination::Out, &request(rounds, F));
         }
         taken += u64::from(application.agent.take().is_ok_and(|received| received.is_some()));
         rounds += 1;

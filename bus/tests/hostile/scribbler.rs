@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sandbar_bus::agent::{Corrupt, PostError};
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::layout::PAGE_BYTES;
-use sandbar_bus::{Address, AgentSide, Bus, Destination, Envelope, Verdict};
+use sandbar_bus::{Address, AgentSide, Bus, Destination, Envelope, Payload, Verdict};
 
 use crate::application::{Application, F, deaf, request};
 use crate::chart::Chart;
@@ -118,7 +118,7 @@ fn serve(bus: &Bus) {
         let taken = bus.wait_for_call(slot, F);
         bus.slots()[slot].serve(now_ns(), u64::MAX);
         let done = Envelope { verdict: Some(Verdict::Done), ..taken.envelope() };
-        assert!(taken.forward(Destination::Out, &done).is_ok());
+        assert!(taken.forward(Payload::Unchanged, Destination::Out, &done).is_ok());
     }
 }
 

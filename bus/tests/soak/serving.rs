@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sandbar_bus::clock::now_ns;
-use sandbar_bus::{Actor, Address, Bus, Destination, Envelope, Taken, Verdict};
+use sandbar_bus::{Actor, Address, Bus, Destination, Envelope, Payload, Taken, Verdict};
 
 use crate::application::{F, G};
 use crate::payload::{self, Stage};
@@ -93,7 +93,7 @@ impl Serving<'_> {
             }
             self.count(Count::NoBuffer);
         }
-        assert!(taken.forward(to, &onward).is_ok(), "the queue of g is full");
+        assert!(taken.forward(Payload::Unchanged, to, &onward).is_ok(), "the queue of g is full");
     }
 
     /// A call of f's own, whose reply it waits for.
@@ -128,7 +128,7 @@ impl Serving<'_> {
     }
 
     /// Answers in the event's own message, or in one of its own.
-    fn serve_g(&mut self, mut taken: Taken<'_>, was: Envelope, stage: Stage, in_place: bool, output: &mut Vec<u8>) {
+    fn serve_g(&mut self, taken: Taken<'_>, was: Envelope, stage: Stage, in_place: bool, output: &mut Vec<u8>) {
         let Some(to) = self.bus.way_back(was.reply_to) else { return self.count(Count::RepliesToNobody) };
         let answers = if stage == Stage::Question { Stage::Reply } else { Stage::Output };
         let done = Envelope { verdict: Some(Verdict::Done), function: G, sent_ns: now_ns(), ..was };
@@ -142,15 +142,14 @@ impl Serving<'_> {
             self.count(Count::NoBuffer);
         }
         // In place, as it came or replaced by something no longer.
-        let envelope = if self.random.below(2) == 0 {
+        let sent = if self.random.below(2) == 0 {
             let room = taken.bytes().len() as u64;
             payload::write(output, was.call, answers, usize::try_from(self.random.below(room + 1)).unwrap());
-            taken.replace(output);
-            answered
+            taken.forward(Payload::Instead(output), to, &answered)
         } else {
-            done
+            taken.forward(Payload::Unchanged, to, &done)
         };
-        assert!(taken.forward(to, &envelope).is_ok(), "no room for an answer");
+        assert!(sent.is_ok(), "no room for an answer");
     }
 }
 

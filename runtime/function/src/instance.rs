@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::trace::HopReport;
-use sandbar_bus::{Actor, Address, Bus, Destination, Draft, Envelope, Function, Taken, Verdict};
+use sandbar_bus::{Actor, Address, Bus, Destination, Draft, Envelope, Function, Payload, Taken, Verdict};
 
 use crate::output::Output;
 use crate::process;
@@ -199,13 +199,12 @@ impl Instance {
     }
 
     /// A part of the event is handed on in the event's own message: no byte moves.
-    fn hand_over(&self, mut taken: Taken<'static>, output: &Output<'_>, to: Destination, envelope: &Envelope) {
+    fn hand_over(&self, taken: Taken<'static>, output: &Output<'_>, to: Destination, envelope: &Envelope) {
         let full = |taken| self.bus.answer_error(taken, Verdict::Overloaded, "the queue of the next function is full");
         let bytes = match output {
             Output::Bytes(bytes) => *bytes,
             Output::Event(part) => {
-                taken.keep(part.clone());
-                if let Err(taken) = taken.forward(to, envelope) {
+                if let Err(taken) = taken.forward(Payload::Part(part.clone()), to, envelope) {
                     full(taken);
                 }
                 return;

@@ -166,16 +166,18 @@ pub fn become_worker() -> Result<(), IdentityError> {
 }
 
 /// Kills every process that the instance in this slot left behind: all that run as its user. One system call looks at all
-/// processes of the namespace while none can be forked, so that nothing escapes by forking.
-pub fn kill_leftovers(slot: usize) {
+/// processes of the namespace while none can be forked, so that nothing escapes by forking. True if there was something.
+pub fn kill_leftovers(slot: usize) -> bool {
     let id = sandbar_function::process::INSTANCE_UID_BASE.saturating_add(u32::try_from(slot).unwrap_or(u32::MAX));
     let (instance, root) = (Uid::from_raw(id), Uid::from_raw(0));
     // Real and effective: with either, one may kill what runs as it, and what runs as the sandbox's root is a worker in the
     // making.
-    if setresuid(instance, instance, root).is_ok() {
-        // ESRCH: it left nothing.
-        let _nothing_left = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
-        // The saved user is the sandbox's root still, and becoming it again brings the capabilities back.
-        let _restored = setresuid(root, root, root);
+    if setresuid(instance, instance, root).is_err() {
+        return false;
     }
+    // ESRCH: it left nothing.
+    let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+    // The saved user is the sandbox's root still, and becoming it again brings the capabilities back.
+    let _restored = setresuid(root, root, root);
+    killed.is_ok()
 }

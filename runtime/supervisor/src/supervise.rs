@@ -297,7 +297,7 @@ impl Supervisor {
             if let Some(function) = self.worker_of(pid) {
                 self.worker_ended(function, &format!("the worker {}", how_it_ended(status)));
             } else if let Some(slot) = self.slot_of(pid) {
-                self.instance_ended(slot, status);
+                self.instance_ended(slot, pid, status);
             }
         }
     }
@@ -315,9 +315,12 @@ impl Supervisor {
     }
 
     /// An instance is dead: nothing of it may stay, and the call it died in is answered.
-    fn instance_ended(&mut self, slot: usize, status: WaitStatus) {
+    fn instance_ended(&mut self, slot: usize, pid: Pid, status: WaitStatus) {
         let function = self.bus.slots()[slot].state().map(|state| state.function);
-        kill_leftovers(slot);
+        let left_something = kill_leftovers(slot);
+        if left_something || status != WaitStatus::Exited(pid, 0) {
+            self.bus.slots()[slot].disbelieve();
+        }
         let (verdict, diagnostic) = match self.overdue.remove(&slot) {
             Some(ms) => {
                 (Verdict::DeadlinePassed, format!("the function was stopped at its deadline, {ms} ms after it began"))

@@ -107,7 +107,7 @@ impl Flow for Ring {
             }
             self.memory.write(self.place(position), payload);
             tail.store(position.wrapping_add(1), Ordering::SeqCst);
-            futex::wake_one(tail);
+            futex::wake(tail);
         }
     }
 
