@@ -185,10 +185,16 @@ impl<'a> Queue<'a> {
         self.cells.iter().any(|cell| split(cell.load(Ordering::Acquire)).1 == entry.pack())
     }
 
-    /// Entries in the queue, stale ones included; a hint.
+    /// Entries in the queue, stale ones included; a hint. Never too few while nobody pushes: who was killed behind its commit has
+    /// left the tail one position behind, and no more, as the next who pushes moves it on first.
     pub(crate) fn len(&self) -> usize {
         let head = self.indices.head.0.load(Ordering::Relaxed);
-        let tail = self.indices.tail.0.load(Ordering::Relaxed);
+        let mut tail = self.indices.tail.0.load(Ordering::Acquire);
+        let (cell, lap) = self.cell(tail);
+        let (cell_lap, value) = split(cell.load(Ordering::Acquire));
+        if cell_lap == lap && value != EMPTY {
+            tail = tail.wrapping_add(1);
+        }
         usize::try_from(tail.saturating_sub(head)).unwrap_or(usize::MAX).min(self.cells.len())
     }
 
@@ -250,6 +256,7 @@ mod tests {
         }
         // As if the pusher had been killed between its commit and the move of the tail.
         indices.tail.0.store(2, Ordering::Relaxed);
+        assert_eq!(queue.len(), 3);
         queue.push(Entry::new(3, 0)).unwrap();
         assert_eq!(queue.push(Entry::new(4, 0)), Err(Full));
         let front = queue.front().unwrap();
