@@ -57,7 +57,7 @@ impl Bus {
         let mut cut_off = false;
         // The requests first: whether a result was sent is seen from the drafts that go next.
         for (index, state) in owned(&[Kind::Serving, Kind::Forwarding]) {
-            if state.kind == Kind::Forwarding && self.is_queued(index, state) {
+            if state.kind == Kind::Forwarding && self.was_queued(index, state) {
                 continue;
             }
             // Dropped without an answer, it is free.
@@ -70,16 +70,20 @@ impl Bus {
             }
         }
         for (index, state) in owned(&[Kind::Draft, Kind::Sending]) {
-            if state.kind == Kind::Draft || !self.is_queued(index, state) {
+            if state.kind == Kind::Draft || !self.was_queued(index, state) {
                 drop(Draft::new(self, Stay { index, generation: state.generation }, actor));
             }
         }
         cut_off
     }
 
-    fn is_queued(&self, index: usize, state: State) -> bool {
+    /// Whether a message that was seen on its way, under the name of a dead owner, is in its queue or has been.
+    fn was_queued(&self, index: usize, state: State) -> bool {
         let known = state.queue < self.layout().geometry.queues();
-        known && self.segment.queue(state.queue).contains(Entry::new(index, state.generation))
+        let queued = known && self.segment.queue(state.queue).contains(Entry::new(index, state.generation));
+        // One that was taken meanwhile, from under the look at the cells, is its taker's: its state changed before its cell did. One
+        // that still says the same was never in the queue, as nobody is left to put it there.
+        queued || self.header_of(index).state() != Some(state)
     }
 
     /// Whether the message in which the result of this request was to be handed over has left its sender.
@@ -92,7 +96,7 @@ impl Bus {
             return true;
         }
         match state.kind {
-            Kind::Sending => self.is_queued(stay.index, state),
+            Kind::Sending => self.was_queued(stay.index, state),
             Kind::Draft | Kind::Free => false,
             Kind::Forwarding | Kind::Serving => true,
         }
@@ -258,6 +262,22 @@ mod tests {
         assert!(bus.sweep(1, Verdict::Crashed, "died"));
         assert_eq!(answers(&agent), [(6, Some(Verdict::Crashed))]);
         assert!(all_free(&bus));
+    }
+
+    /// The sweep sees it on its way, and looks into the queue when it has left that.
+    #[test]
+    fn a_result_that_is_taken_during_the_sweep_was_sent() {
+        let both = bus();
+        serving(&both, 8);
+        let (bus, agent) = both;
+        let draft = bus.draft(Actor::instance(1), Destination::Out, 0).unwrap();
+        let kind = |index: &usize| bus.header_of(*index).state().unwrap().kind;
+        let index = (0..bus.layout().geometry.messages()).find(|index| kind(index) == Kind::Draft).unwrap();
+        draft.send(Destination::Out, &Envelope { verdict: Some(Verdict::Done), ..envelope(8) }).unwrap();
+        let seen = bus.header_of(index).state().unwrap();
+        assert!(bus.was_queued(index, seen));
+        assert_eq!(answers(&agent), [(8, Some(Verdict::Done))]);
+        assert!(bus.was_queued(index, seen));
     }
 
     #[test]
