@@ -1,18 +1,19 @@
 //! A bell: the word that one process sleeps on, and that others ring.
 //!
 //! ```text
-//!  31                              1   0
-//! ┌─────────────────────────────────┬───┐
-//! │              rings              │ Z │   Z: somebody sleeps on the word, or is about to
-//! └─────────────────────────────────┴───┘
+//!  31            17 16            1   0
+//! ┌────────────────┬────────────────┬───┐
+//! │     rings      │     sleeps     │ Z │   Z: somebody sleeps on the word, or is about to
+//! └────────────────┴────────────────┴───┘
 //! ```
 //!
 //! Who waits:  *listen* (note the rings) → announce → fence → look → *sleep* unless it has rung since it was noted.
-//! Who brings: publish → fence → look who waits → *ring*: count up, and the system call only if Z is set.
+//! Who brings: publish → fence → look who waits → *ring*: count up; if Z is set, wake, and then clear Z.
 //!
 //! 1. A ring after `listen` keeps `sleep` from sleeping, or ends it: both are changes of one word.
-//! 2. Z is set by a sleeper, by the compare-and-swap that fails if it has rung; and cleared by the ring that wakes it, in one step with the count. A
-//!    sleeper that is killed leaves Z set, which costs one system call for nothing.
+//! 2. Z stays set until who sleeps has been woken, so that a ringer that is stopped or killed before it wakes keeps no other ringer from
+//!    doing so. It is cleared by a compare-and-swap that fails if somebody has fallen asleep since, which the sleeps tell. A sleeper
+//!    that is killed leaves Z set, which costs one system call for nothing.
 //! 3. All who sleep are woken. There is one, the instance of a slot or the worker of a function, unless it has forked.
 
 use std::time::Duration;
@@ -22,8 +23,10 @@ use crate::clock::now_ns;
 use crate::futex;
 
 const ASLEEP: u32 = 1;
-const RING: u32 = 2;
-/// Tries to ring a bell that others ring, or scribble over, at the same time.
+const SLEEP: u32 = 2;
+const SLEEPS: u32 = 0x1_FFFE;
+const RING: u32 = 0x2_0000;
+/// Tries to fall asleep on a bell that others sleep on, or scribble over, at the same time.
 const TRIES: usize = 64;
 /// Looks at the word between two looks at the clock, while spinning.
 const LOOKS: u32 = 64;
@@ -40,22 +43,19 @@ pub struct Heard(u32);
 impl Bell {
     /// To be called before the look at what there is to do.
     pub fn listen(&self) -> Heard {
-        Heard(self.0.load(Ordering::Acquire) & !ASLEEP)
+        Heard(rings(self.0.load(Ordering::Acquire)))
     }
 
     /// Wakes the listener, or keeps it from falling asleep.
     pub fn ring(&self) {
-        let mut seen = self.0.load(Ordering::Relaxed);
-        // Bounded for the agent's sake, which rings in memory that others can write.
-        for _ in 0..TRIES {
-            let rung = (seen & !ASLEEP).wrapping_add(RING);
-            match self.0.compare_exchange_weak(seen, rung, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) if seen & ASLEEP == 0 => return,
-                Ok(_) => break,
-                Err(now) => seen = now,
-            }
+        let was = self.0.fetch_add(RING, Ordering::SeqCst);
+        if was & ASLEEP == 0 {
+            return;
         }
         futex::wake(&self.0);
+        let rung = was.wrapping_add(RING);
+        // A failure means that somebody has fallen asleep since, or rung: who rings next, or has, sees to it.
+        let _awake = self.0.compare_exchange(rung, rung & !ASLEEP, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Sleeps until the bell rings, or has rung since it was heard, or for `timeout` at most; looks for `spin_ns` nanoseconds before.
@@ -64,18 +64,25 @@ impl Bell {
         if spin_ns > 0 && self.spin(heard, spin_ns) {
             return;
         }
-        if self.fall_asleep(heard) {
-            futex::wait(&self.0, heard.0 | ASLEEP, timeout);
+        if let Some(asleep) = self.fall_asleep(heard) {
+            futex::wait(&self.0, asleep, timeout);
         }
     }
 
-    /// Says that somebody sleeps; false if it has rung.
-    fn fall_asleep(&self, heard: Heard) -> bool {
-        let asleep = heard.0 | ASLEEP;
-        match self.0.compare_exchange(heard.0, asleep, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) => true,
-            Err(now) => now == asleep,
+    /// Says that somebody sleeps: the word to sleep on; `None` if it has rung.
+    fn fall_asleep(&self, heard: Heard) -> Option<u32> {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        for _ in 0..TRIES {
+            if rings(seen) != heard.0 {
+                return None;
+            }
+            let asleep = seen & !SLEEPS | seen.wrapping_add(SLEEP) & SLEEPS | ASLEEP;
+            match self.0.compare_exchange(seen, asleep, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Some(asleep),
+                Err(now) => seen = now,
+            }
         }
+        None
     }
 
     /// True as soon as it has rung.
@@ -83,7 +90,7 @@ impl Bell {
         let until = now_ns().saturating_add(spin_ns);
         loop {
             for _ in 0..LOOKS {
-                if self.0.load(Ordering::Relaxed) & !ASLEEP != heard.0 {
+                if rings(self.0.load(Ordering::Relaxed)) != heard.0 {
                     return true;
                 }
                 std::hint::spin_loop();
@@ -95,6 +102,10 @@ impl Bell {
     }
 }
 
+fn rings(word: u32) -> u32 {
+    word / RING
+}
+
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
@@ -102,24 +113,26 @@ mod tests {
 
     #[test]
     fn a_ring_since_it_was_heard_keeps_from_sleeping() {
-        let bell = Bell::default();
-        let heard = bell.listen();
-        bell.ring();
-        bell.sleep(heard, 0, None);
-        assert_eq!(bell.0.load(Ordering::Relaxed), RING);
+        for rings in [0, 1, u32::MAX / RING] {
+            let bell = Bell(AtomicU32::new(rings * RING));
+            let heard = bell.listen();
+            bell.ring();
+            bell.sleep(heard, 0, None);
+            assert_eq!(bell.0.load(Ordering::Relaxed) & ASLEEP, 0);
+        }
     }
 
     #[test]
     fn who_was_killed_asleep_keeps_nobody_awake() {
         let bell = Bell::default();
-        assert!(bell.fall_asleep(bell.listen()));
-        assert_eq!(bell.0.load(Ordering::Relaxed), ASLEEP);
-        // The next one falls asleep as well, and is woken.
         let heard = bell.listen();
-        assert!(bell.fall_asleep(heard));
+        let dead = bell.fall_asleep(heard).unwrap();
+        // The next one falls asleep as well, and is woken.
+        let next = bell.fall_asleep(heard).unwrap();
+        assert!(dead != next && next & ASLEEP != 0);
         bell.ring();
-        assert_eq!(bell.0.load(Ordering::Relaxed), RING);
-        assert!(!bell.fall_asleep(heard));
+        assert_eq!(bell.0.load(Ordering::Relaxed) & ASLEEP, 0);
+        assert_eq!(bell.fall_asleep(heard), None);
     }
 
     #[test]
@@ -186,10 +199,11 @@ mod model {
             let heard = bell.listen();
             waits.store(1, Ordering::SeqCst);
             fence(Ordering::SeqCst);
-            let sleeps = message.load(Ordering::Acquire) == 0 && bell.fall_asleep(heard);
+            let nothing = message.load(Ordering::Acquire) == 0;
+            let sleeps_on = nothing.then(|| bell.fall_asleep(heard)).flatten();
             sender.join().unwrap();
             // The futex compares the word with what the sleeper set: any other value ends the sleep.
-            let stays_asleep = sleeps && bell.0.load(Ordering::SeqCst) == heard.0 | ASLEEP;
+            let stays_asleep = sleeps_on.is_some_and(|asleep| bell.0.load(Ordering::SeqCst) == asleep);
             assert!(!stays_asleep, "asleep beside a message");
         });
     }
