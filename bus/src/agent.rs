@@ -15,8 +15,9 @@
 use std::os::fd::OwnedFd;
 
 use crate::atomic::{Ordering, fence};
-use crate::bus::{Bus, Destination, Draft};
+use crate::bus::{Bus, Destination};
 use crate::envelope::{Address, Envelope};
+use crate::hold::Draft;
 use crate::layout::Layout;
 use crate::message::{Actor, MessageHeader, Stay};
 use crate::segment::Segment;

@@ -14,9 +14,10 @@
 //! still found under the dead owner's name, as one that is being answered in place.
 
 use crate::atomic::Ordering;
-use crate::bus::{Bus, Destination, Draft, Payload, Taken};
+use crate::bus::{Bus, Destination};
 use crate::clock::now_ns;
 use crate::envelope::{Address, Envelope, Verdict};
+use crate::hold::{Draft, Payload, Taken};
 use crate::layout::{CLASSES, PAGE_BYTES};
 use crate::message::{Actor, Kind, State, Stay};
 use crate::queue::Entry;

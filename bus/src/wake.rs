@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use crate::atomic::{Ordering, fence};
 use crate::bell::Bell;
-use crate::bus::{Bus, Destination, Taken};
+use crate::bus::{Bus, Destination};
 use crate::clock::now_ns;
 use crate::envelope::Address;
+use crate::hold::Taken;
 use crate::message::Actor;
 use crate::slot::Phase;
 
