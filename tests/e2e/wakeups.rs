@@ -126,7 +126,7 @@ fn observe(host: &Host) -> Option<Observed> {
             strace
                 .lines()
                 .iter()
-                .find(|line| threads.contains(&line.thread) && line.text.contains("FUTEX_WAKE, 1)"))
+                .find(|line| threads.contains(&line.thread) && line.text.contains("FUTEX_WAKE, "))
                 .map(drop)
         });
         until("the agent has come to rest", || {
