@@ -95,6 +95,8 @@ const SHARE: &str = "SANDBAR_KILL_TEST_SHARE";
 /// would wait for each other at every fork.
 pub(crate) fn all(test: &str, soak: bool) {
     if let Ok(share) = std::env::var(SHARE) {
+        // Who covers a share ends with who handed it out, however that ends.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
         let (which, of) = share.split_once('/').unwrap();
         cover_share(which.parse().unwrap(), of.parse().unwrap(), soak);
         return;
