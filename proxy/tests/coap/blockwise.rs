@@ -146,11 +146,13 @@ async fn blocks_of_an_answer_that_is_not_kept_are_refused() {
 
 /// Begins one upload from each of 60 peers at a door that has room for 50, and gives the codes.
 async fn begin_many(door: &Door) -> Vec<String> {
-    let mut codes = Vec::new();
+    // Each keeps its port until all have asked: a port that is given away again would be the same peer.
+    let (mut codes, mut clients) = (Vec::new(), Vec::new());
     for _ in 0..60 {
         let mut client = door.client().await;
         let packet = with(request(RequestType::Put, "/test", &[0; 16]), 27, &block(0, true, 0));
         codes.push(code(&client.ask(packet).await));
+        clients.push(client);
     }
     codes
 }
