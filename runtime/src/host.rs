@@ -3,6 +3,7 @@
 //! It deploys, removes, starts and stops applications, and gives each its range of users; of their calls it knows nothing: the
 //! [host bus](crate::host_bus) makes them.
 
+mod ceiling;
 mod error;
 mod state;
 
@@ -25,6 +26,7 @@ use crate::manifest::{Application, Name, Runtime};
 use crate::python::{self, Python, PythonError};
 use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service, State};
+pub use ceiling::{Ceiling, CeilingError};
 pub use error::{DeployError, LogsError, RemoveError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
 
@@ -46,6 +48,8 @@ pub struct HostConfig {
     pub first_user: u32,
     /// Applications that may be deployed at one time.
     pub applications_max: usize,
+    /// What no application may have more of, whatever its manifest says.
+    pub ceiling: Ceiling,
     /// Whether the path of every call is written to its application's log.
     pub trace: bool,
 }
@@ -63,6 +67,7 @@ impl HostConfig {
             // Above what user databases and container managers commonly hand out.
             first_user: 0x7000_0000,
             applications_max: 4096,
+            ceiling: Ceiling::default(),
             trace: false,
         }
     }
@@ -187,6 +192,7 @@ impl HostAgent {
 
     fn maker(&self, application: &Arc<Application>, directory: &Path, first_user: u32) -> Result<Maker, DeployError> {
         let shared = &self.shared;
+        shared.config.ceiling.check(application)?;
         let log_path = shared.config.state.join("logs").join(format!("{}.log", application.name.as_str()));
         // An application has one log, over all its versions.
         let log = match shared.bus.service(application.name.as_str()) {

@@ -16,7 +16,10 @@ pub mod template;
 mod watch;
 
 pub use call::{Answer, CallId, Hop, Outcome, Request};
-pub use host::{ApplicationStatus, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError, StartError};
+pub use host::{
+    ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,
+    StartError,
+};
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};
 pub use python::PythonError;

@@ -24,7 +24,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use sandbar_bus::{AgentSide, Catalogue, Function, Geometry, Layout, Segment};
-use sandbar_supervisor::protocol::{self, Event, Go, Plan, ReceiveError, Received};
+use sandbar_supervisor::protocol::{self, Event, FunctionGroup, Go, Plan, ReceiveError, Received};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
@@ -162,7 +162,6 @@ impl Sandbox {
         read_logs: impl FnOnce(LogPipes),
     ) -> Result<Self, SandboxError> {
         let application = &specification.application;
-        let limits = application.limits;
         let (segment, segment_fd) = make_segment(application)?;
         let (logs, log_ends) = log_pipes(application.functions.len())?;
         // From the start: code that prints while it is loaded must not wait for somebody to read it.
@@ -176,13 +175,17 @@ impl Sandbox {
             fd.try_clone_to_owned().map_err(|source| SandboxError::Host { step: "copy a descriptor", source })
         };
         let mut descriptors = vec![segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?];
-        descriptors.extend(log_ends);
         let bus = AgentSide::new(segment, copy(out_event.as_fd())?);
 
-        let cgroup_limits =
-            CgroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpus: limits.cpus };
-        let cgroup = grounds.hierarchy.make(&grounds.host_name, &specification.sandbox_name, &cgroup_limits)?;
-        let made = make_process(grounds, specification, &cgroup, Ends { descriptors }).await;
+        let cgroup = make_cgroup(grounds, specification)?;
+        let made = match cgroup.memory_kills() {
+            Ok(kills) => {
+                descriptors.push(kills);
+                descriptors.extend(log_ends);
+                make_process(grounds, specification, &cgroup, Ends { descriptors }).await
+            }
+            Err(error) => Err(error.into()),
+        };
         let (process, control) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -286,6 +289,36 @@ impl Drop for Process {
     }
 }
 
+/// The control groups, those of functions with limits of their own included. Nothing is left of them if that fails.
+fn make_cgroup(grounds: &Grounds, specification: &Specification) -> Result<Cgroup, CgroupError> {
+    let application = &specification.application;
+    let limits = &application.limits;
+    let whole = CgroupLimits {
+        memory_bytes: Some(limits.memory_bytes),
+        processes: Some(limits.processes),
+        cpus: Some(limits.cpus),
+    };
+    let own: Vec<(usize, CgroupLimits)> = application
+        .functions
+        .iter()
+        .map(|function| CgroupLimits {
+            memory_bytes: function.limits.memory_bytes,
+            processes: function.limits.processes,
+            cpus: function.limits.cpus,
+        })
+        .enumerate()
+        .filter(|(_, limits)| !limits.is_empty())
+        .collect();
+    let mut cgroup = grounds.hierarchy.make(&grounds.host_name, &specification.sandbox_name, &whole)?;
+    if let Err(error) = cgroup.divide(&own) {
+        if let Err(left) = cgroup.remove() {
+            tracing::warn!(sandbox = specification.sandbox_name, error = %left, "a half-made control group could not be removed");
+        }
+        return Err(error);
+    }
+    Ok(cgroup)
+}
+
 async fn remove_cgroup(cgroup: Cgroup) {
     match tokio::task::spawn_blocking(move || cgroup.remove()).await {
         Ok(Ok(())) => {}
@@ -371,8 +404,9 @@ async fn make_process(
         specification.python.as_ref(),
         &grounds.mount_point,
     );
+    send_plan(control.as_fd(), &plan, cgroup, &ends)?;
     let program = grounds.inside.supervisor();
-    let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs, &plan, ends)).await;
+    let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs)).await;
     let control =
         control.map_err(|error| SandboxError::Host { step: "start the supervisor", source: error.into() })??;
     let control = watched(control)?;
@@ -418,11 +452,23 @@ async fn launch_error(control: &AsyncFd<OwnedFd>, error: SandboxError) -> Sandbo
     error
 }
 
-/// Starts the supervisor's program, which forks the sandbox's first process as our child and ends, and sends it the plan.
-fn launch(program: &Path, control: OwnedFd, theirs: OwnedFd, plan: &Plan, ends: Ends) -> Result<OwnedFd, SandboxError> {
-    let step = |step| move |source| SandboxError::Host { step, source };
+/// Sends the plan, and the control groups of functions, to where the supervisor will find them.
+fn send_plan(control: BorrowedFd<'_>, plan: &Plan, cgroup: &Cgroup, ends: &Ends) -> Result<(), SandboxError> {
+    let failed = |source| SandboxError::Host { step: "send the plan", source };
     let descriptors: Vec<_> = ends.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    protocol::send(control.as_fd(), plan, &descriptors).map_err(step("send the plan"))?;
+    protocol::send(control, plan, &descriptors).map_err(failed)?;
+    for function in plan.functions.iter().enumerate().filter(|(_, plan)| plan.own_group).map(|(index, _)| index) {
+        if let Some(entry) = cgroup.function(function)? {
+            let descriptors: Vec<_> = [&entry.memory_kills].into_iter().chain(&entry.entries).map(AsRawFd::as_raw_fd).collect();
+            protocol::send(control, &FunctionGroup { function }, &descriptors).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the supervisor's program, which forks the sandbox's first process as our child and ends.
+fn launch(program: &Path, control: OwnedFd, theirs: OwnedFd) -> Result<OwnedFd, SandboxError> {
+    let step = |step| move |source| SandboxError::Host { step, source };
     let mut command = Command::new(program);
     command.arg0("sandbar-supervisor").env_clear().current_dir("/");
     command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());

@@ -23,8 +23,10 @@ pub mod descriptors {
     pub const TRACE: RawFd = 5;
     /// The pipe on which the worker says that it is ready, or why it never will be.
     pub const STATUS: RawFd = 6;
+    /// The rules that instances enter: a Landlock rule set, or anything else where the kernel has none.
+    pub const RULES: RawFd = 7;
     /// The first number beyond.
-    pub const END: RawFd = 7;
+    pub const END: RawFd = 8;
 }
 
 /// The environment variable that names a worker's function.
@@ -104,6 +106,7 @@ impl Worker {
         let segment = inherited(descriptors::SEGMENT)?;
         let out_event = inherited(descriptors::OUT_EVENT)?;
         close_on_exec(descriptors::TRACE)?;
+        close_on_exec(descriptors::RULES)?;
         let bus: &Bus = Box::leak(Box::new(Bus::attach(segment.as_fd(), out_event).map_err(WorkerError::Segment)?));
         let none = || WorkerError::NoSuchFunction(name.to_owned());
         let index = bus.function_index(name).ok_or_else(none)?;

@@ -4,6 +4,7 @@
 //! ```text
 //!   agent                          supervisor
 //!     │ ── Plan, descriptors ──────▶ │
+//!     │ ── FunctionGroup … ────────▶ │  of functions with limits of their own
 //!     │ ◀────────────────── Forked ─ │  the launcher made the sandbox's first process, and ends
 //!     │                              │  namespaces, root file system
 //!     │ ◀───────────────── Created ─ │  in its own user namespace, not yet mapped
@@ -24,15 +25,18 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCreden
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{Network, ResourceLimits};
+
 /// Bytes of a record at most. A plan of 64 functions stays far below.
 pub const RECORD_BYTES_MAX: usize = 128 << 10;
 /// Descriptors that come with a plan besides one log pipe for each function.
-pub const PLAN_DESCRIPTORS: usize = 5;
+pub const PLAN_DESCRIPTORS: usize = 6;
 /// Descriptors in a record at most.
 const DESCRIPTORS_MAX: usize = PLAN_DESCRIPTORS + 64;
 
 /// All a supervisor needs to make its sandbox. With it come the descriptors: the segment, the agent's eventfd, the trace
-/// socket, the eventfd that wakes the supervisor, the sandbox's own log pipe, and one log pipe for each function in order.
+/// socket, the eventfd that wakes the supervisor, the kernel's count of kills for want of memory, the sandbox's own log pipe, and one log
+/// pipe for each function in order. A [`FunctionGroup`] follows for each function that has one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The application's name, which becomes the sandbox's host name.
@@ -47,6 +51,10 @@ pub struct Plan {
     pub files: Vec<(PathBuf, String)>,
     /// Size of `/tmp` in bytes; `/dev/shm` has as much.
     pub tmp_bytes: u64,
+    /// Which network it has.
+    pub network: Network,
+    /// What a single process or user may use, beside what the control groups allow all together.
+    pub resources: ResourceLimits,
     /// The functions, in the order of the catalogue.
     pub functions: Vec<FunctionPlan>,
 }
@@ -69,6 +77,18 @@ pub struct FunctionPlan {
     pub name: String,
     /// What its worker is.
     pub program: Program,
+    /// What callers are told of the limits on its memory when it has exceeded them.
+    pub memory_limit: String,
+    /// Whether it has control groups of its own.
+    pub own_group: bool,
+}
+
+/// The control groups of a function that has limits of its own. With it come descriptors: the kernel's count of kills for want of memory
+/// there, and for each group the file to which a process writes to enter it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct FunctionGroup {
+    /// Index of the function.
+    pub function: usize,
 }
 
 /// What a worker is. Paths are inside the sandbox.

@@ -53,7 +53,9 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_prlimit64, libc::SYS_getrusage, libc::SYS_times, libc::SYS_capget, libc::SYS_capset,
     // Identity: what may be changed, and by whom, is for the capabilities and for the worker's own filter
     libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getresuid, libc::SYS_getresgid,
-    libc::SYS_getgroups, libc::SYS_setresuid, libc::SYS_setresgid, libc::SYS_seccomp,
+    libc::SYS_getgroups, libc::SYS_setresuid, libc::SYS_setresgid,
+    // What a process may take from itself
+    libc::SYS_seccomp, libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self,
     // Signals
     libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_rt_sigpending,
     libc::SYS_rt_sigsuspend, libc::SYS_rt_sigtimedwait, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo,

@@ -3,14 +3,17 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, execve, fork};
+use sandbar_function::process::enter_rules;
 use sandbar_function::worker::{FUNCTION_VARIABLE, descriptors, give_up};
 
+use crate::landlock::Rules;
+use crate::memory::MemoryKills;
 use crate::protocol::{FunctionPlan, Program};
 use crate::{executable, identity, seccomp};
 
@@ -25,8 +28,31 @@ pub struct Outlets {
     pub trace: OwnedFd,
     /// `/dev/null`.
     pub null: OwnedFd,
+    /// The second wall, where the kernel has it.
+    pub rules: Option<Rules>,
+    /// Kills for want of memory in the sandbox's own control group.
+    pub kills: MemoryKills,
+    /// By function, the control groups of those that have some of their own.
+    pub groups: Vec<Option<OwnGroup>>,
     /// One log pipe for each function.
     pub logs: Vec<OwnedFd>,
+}
+
+/// The control groups of one function.
+#[derive(Debug)]
+pub struct OwnGroup {
+    /// Kills for want of memory there.
+    pub kills: MemoryKills,
+    /// For each group, the file to which a process writes to enter it.
+    pub entries: Vec<OwnedFd>,
+}
+
+impl Outlets {
+    /// Where kills of a function's processes for want of memory are counted.
+    #[must_use]
+    pub fn memory_kills(&self, function: usize) -> &MemoryKills {
+        self.groups.get(function).and_then(Option::as_ref).map_or(&self.kills, |group| &group.kills)
+    }
 }
 
 /// A worker's process, just started, and the pipe on which it says that it is ready.
@@ -90,20 +116,49 @@ fn become_worker_of(
         (outlets.out_event.as_fd(), descriptors::OUT_EVENT),
         (outlets.trace.as_fd(), descriptors::TRACE),
         (report.as_fd(), descriptors::STATUS),
+        (outlets.rules.as_ref().map_or(outlets.null.as_fd(), |rules| rules.instance.as_fd()), descriptors::RULES),
+        (outlets.rules.as_ref().map_or(outlets.null.as_fd(), |rules| rules.worker.as_fd()), OWN_RULES),
+        (outlets.memory_kills(index).file(), KILLS),
     ];
+    enter_groups(outlets, index)?;
     place(&places)?;
     std::mem::forget(report);
+    let kills = memory_kills()?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    identity::become_worker()?;
+    identity::become_worker(index)?;
+    enter_rules(OWN_RULES)?;
     seccomp::confine_worker()?;
     match &plan.program {
-        Program::Executable { path } => executable::serve(&plan.name, path),
+        Program::Executable { path } => executable::serve(plan, path, &kills),
         Program::Native { path } => Ok(execute(&[path.as_path()], &plan.name)?),
         Program::Python { interpreter, worker, code, handler } => {
             let arguments = [interpreter, Path::new("-B"), Path::new("-s"), worker, code, Path::new(handler)];
             Ok(execute(&arguments, &plan.name)?)
         }
     }
+}
+
+/// Where the worker's own rules are, until it has entered them.
+const OWN_RULES: RawFd = descriptors::END;
+/// Where the count of kills for want of memory is. It closes when a program is executed.
+const KILLS: RawFd = descriptors::END + 1;
+
+/// Enters the function's own control groups, if it has some: before any code of the application runs.
+fn enter_groups(outlets: &Outlets, function: usize) -> io::Result<()> {
+    let entries = outlets.groups.get(function).and_then(Option::as_ref).map_or(&[][..], |group| &group.entries);
+    for entry in entries {
+        // Zero stands for the process that writes.
+        nix::unistd::write(entry, b"0")?;
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code, reason = "descriptors by number")]
+fn memory_kills() -> io::Result<MemoryKills> {
+    // SAFETY: it was put into this place just now, and nobody else takes it.
+    let file = unsafe { OwnedFd::from_raw_fd(KILLS) };
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(MemoryKills::new(file))
 }
 
 /// Puts descriptors in their places and closes all others.
@@ -127,7 +182,7 @@ fn place(places: &[(BorrowedFd<'_>, RawFd)]) -> io::Result<()> {
         }
     }
     // SAFETY: as above, for all the others.
-    if unsafe { libc::close_range(descriptors::END.cast_unsigned(), u32::MAX, 0) } < 0 {
+    if unsafe { libc::close_range(KILLS.cast_unsigned() + 1, u32::MAX, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

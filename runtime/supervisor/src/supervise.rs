@@ -1,7 +1,8 @@
 //! The supervisor's loop: it sleeps until a process has ended, a deadline has passed, a worker is to be started again, or the
 //! agent is gone.
 
-use std::collections::BTreeMap;
+mod ending;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -13,12 +14,14 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::slot::Phase;
-use sandbar_bus::{Bus, Verdict};
+use sandbar_bus::Bus;
 use sandbar_function::worker::READY;
 
-use crate::identity::kill_leftovers;
+use crate::identity::{kill_user, worker_id};
 use crate::protocol::{Event, FunctionPlan, send};
 use crate::spawn::{Outlets, Spawned, spawn};
+use crate::temporary::TemporaryFiles;
+use ending::{Dying, Overdue};
 
 /// How often the supervisor looks for deadlines while calls are under way. A call is cut off this much after its deadline,
 /// at most.
@@ -48,6 +51,13 @@ enum Worker {
 }
 
 impl Worker {
+    /// How long it is not started again, should it die.
+    fn pause(&self) -> Duration {
+        match self {
+            Self::Loading { pause, .. } | Self::Running { pause, .. } | Self::Down { pause, .. } => *pause,
+        }
+    }
+
     fn loading(spawned: Spawned, pause: Duration) -> Self {
         let since = Instant::now();
         let Spawned { pid, status } = spawned;
@@ -67,8 +77,10 @@ pub struct Supervisor {
     workers: Vec<Worker>,
     /// Whether all workers have been ready at some time.
     was_ready: bool,
-    /// Slots whose instance was killed for its deadline, with the milliseconds it had.
-    overdue: BTreeMap<usize, u64>,
+    temporary: TemporaryFiles,
+    /// Instances that are dead and not buried yet.
+    dying: Vec<Dying>,
+    overdue: Overdue,
     /// When something was last under way.
     busy_at: Instant,
     gave_back: bool,
@@ -79,11 +91,12 @@ impl Supervisor {
     ///
     /// # Errors
     /// When no process can be made.
-    pub fn start(
+    pub(crate) fn start(
         bus: &'static Bus,
         agent: OwnedFd,
         wake: OwnedFd,
         outlets: Outlets,
+        temporary: TemporaryFiles,
         functions: Vec<FunctionPlan>,
     ) -> io::Result<Self> {
         let mut child_ended = SigSet::empty();
@@ -95,7 +108,6 @@ impl Supervisor {
             let spawned = spawn(&outlets, index, function)?;
             workers.push(Worker::loading(spawned, AGAIN.0));
         }
-        let overdue = BTreeMap::new();
         let busy_at = Instant::now();
         Ok(Self {
             bus,
@@ -106,7 +118,9 @@ impl Supervisor {
             functions,
             workers,
             was_ready: false,
-            overdue,
+            temporary,
+            dying: Vec::new(),
+            overdue: Overdue::new(),
             busy_at,
             gave_back: true,
         })
@@ -123,6 +137,7 @@ impl Supervisor {
             self.bus.supervisor_sleeps(false);
             self.hear_workers(&woken.statuses);
             self.reap();
+            self.bury();
             self.enforce_deadlines();
             self.restart_workers();
         }
@@ -137,7 +152,7 @@ impl Supervisor {
             Worker::Running { .. } => None,
         });
         let worker = workers.min().map(|at| at.saturating_duration_since(now));
-        self.calls_timeout(now).into_iter().chain(worker).min()
+        self.calls_timeout(now).into_iter().chain(worker).chain(self.dying_timeout()).min()
     }
 
     fn calls_timeout(&mut self, now: Instant) -> Option<Duration> {
@@ -153,6 +168,7 @@ impl Supervisor {
         }
         if !self.gave_back {
             self.bus.give_memory_back();
+            self.forget_kills();
             self.gave_back = true;
         }
         self.bus.supervisor_sleeps(true);
@@ -241,6 +257,8 @@ impl Supervisor {
             Worker::Down { .. } => return,
         };
         self.free_slots_without_process(function);
+        // What it started ends with it. A process of its that is to be an instance, but is not yet, ends as one that died.
+        kill_user(worker_id(function));
         let pause = if since.elapsed() > LIVED_WELL { AGAIN.0 } else { pause };
         // What it said itself is better than how it ended.
         let reason = if said.is_empty() { reason.to_owned() } else { said };
@@ -264,10 +282,21 @@ impl Supervisor {
         }
     }
 
+    /// A kill for want of memory that nobody was told of was none of a call's own process.
+    fn forget_kills(&self) {
+        self.outlets.kills.forget();
+        self.outlets.groups.iter().flatten().for_each(|group| group.kills.forget());
+    }
+
     fn restart_workers(&mut self) {
         let now = Instant::now();
         for index in 0..self.workers.len() {
             match &self.workers[index] {
+                // Nothing of the one before it may be left.
+                Worker::Down { until, .. } if *until <= now && kill_user(worker_id(index)) => {
+                    let again = Worker::Down { until: now + TICK, pause: self.workers[index].pause() };
+                    self.workers[index] = again;
+                }
                 Worker::Down { until, pause } if *until <= now => {
                     let pause = *pause;
                     self.workers[index] = match spawn(&self.outlets, index, &self.functions[index]) {
@@ -295,8 +324,9 @@ impl Supervisor {
             };
             let Some(pid) = status.pid() else { continue };
             if let Some(function) = self.worker_of(pid) {
-                self.worker_ended(function, &format!("the worker {}", how_it_ended(status)));
-            } else if let Some(slot) = self.slot_of(pid) {
+                let reason = self.out_of_memory(status, Some(function));
+                self.worker_ended(function, &reason.unwrap_or_else(|| format!("the worker {}", how_it_ended(status))));
+            } else if let Some(slot) = self.slot_of(pid).filter(|slot| !self.is_dying(*slot)) {
                 self.instance_ended(slot, pid, status);
             }
         }
@@ -312,47 +342,6 @@ impl Supervisor {
     fn slot_of(&self, pid: Pid) -> Option<usize> {
         let pid = u32::try_from(pid.as_raw()).ok()?;
         self.bus.slots().iter().position(|slot| slot.pid.load(std::sync::atomic::Ordering::Acquire) == pid)
-    }
-
-    /// An instance is dead: nothing of it may stay, and the call it died in is answered.
-    fn instance_ended(&mut self, slot: usize, pid: Pid, status: WaitStatus) {
-        let function = self.bus.slots()[slot].state().map(|state| state.function);
-        let left_something = kill_leftovers(slot);
-        if left_something || status != WaitStatus::Exited(pid, 0) {
-            self.bus.slots()[slot].disbelieve();
-        }
-        let (verdict, diagnostic) = match self.overdue.remove(&slot) {
-            Some(ms) => {
-                (Verdict::DeadlinePassed, format!("the function was stopped at its deadline, {ms} ms after it began"))
-            }
-            None => (Verdict::Crashed, format!("the function's instance {} without answering", how_it_ended(status))),
-        };
-        self.bus.sweep(slot, verdict, &diagnostic);
-        let functions = self.functions.len();
-        if let Some(function) = function.filter(|function| *function < functions) {
-            self.bus.worker_bell(function).ring();
-        }
-        // A slot has come free: whoever has messages and nobody to take them may have waited for it.
-        for other in (0..functions).filter(|other| Some(*other) != function) {
-            if self.bus.waiting(other) > 0 && self.bus.idle_instances(other) == 0 {
-                self.bus.worker_bell(other).ring();
-            }
-        }
-    }
-
-    /// Kills every instance whose time is over; what remains to be done is done when it is reaped.
-    fn enforce_deadlines(&mut self) {
-        let now = now_ns();
-        for (index, slot) in self.bus.slots().iter().enumerate() {
-            let over = slot.deadline_ns().is_some_and(|deadline| deadline <= now);
-            let pid = slot.pid.load(std::sync::atomic::Ordering::Acquire);
-            if over && pid != 0 && !self.overdue.contains_key(&index) {
-                self.overdue.insert(index, slot.ran_for_ms(now));
-                if let Ok(pid) = i32::try_from(pid) {
-                    let _dead_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
-            }
-        }
     }
 }
 
