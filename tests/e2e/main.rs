@@ -10,6 +10,7 @@
 //! | [`paths`] | a call's path is told; each call has processes of its own |
 //! | [`isolation`] | what a function can see and touch |
 //! | [`wakeups`] | what one hop costs in system calls |
+//! | [`limits`] | what functions may use, and what they leave |
 //! | [`load`] | many clients at once |
 //! | [`kills`] | what dies comes back |
 //! | [`misbehaviour`] | functions that go wrong harm nobody else |
@@ -31,6 +32,7 @@
 mod deployments;
 mod isolation;
 mod kills;
+mod limits;
 mod load;
 mod manifests;
 mod misbehaviour;

@@ -7,7 +7,6 @@ use sandbar_supervisor::identity::{Network, ResourceLimits};
 use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program};
 
 use crate::inside::{DIRECTORY_INSIDE, Inside, PYTHON_WORKER_NAME};
-use crate::manifest::quantity::show_size;
 use crate::manifest::{Application, FunctionLimits, Runtime};
 use crate::python::Python;
 
@@ -81,10 +80,10 @@ pub(super) fn plan(
 /// What is said of a function that has exceeded its memory. Where it has a limit of its own, the kernel does not tell which of the two
 /// it was.
 fn memory_limit(function: &crate::manifest::Function, application: &Application) -> String {
-    let whole = show_size(application.limits.memory_bytes);
+    let whole = application.limits.memory_bytes >> 20;
     match function.limits.memory_bytes {
-        None => format!("the application's limit is {whole}"),
-        Some(own) => format!("the function's limit is {}, the application's {whole}", show_size(own)),
+        None => format!("the application's limit is {whole} MiB"),
+        Some(own) => format!("the function's limit is {} MiB, the application's {whole} MiB", own >> 20),
     }
 }
 
