@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::Flock;
+use sandbar_supervisor::protocol::Renewal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -50,6 +51,8 @@ pub struct HostConfig {
     pub applications_max: usize,
     /// What no application may have more of, whatever its manifest says.
     pub ceiling: Ceiling,
+    /// When the workers of functions are renewed.
+    pub renewal: Renewal,
     /// Whether the path of every call is written to its application's log.
     pub trace: bool,
 }
@@ -68,6 +71,7 @@ impl HostConfig {
             first_user: 0x7000_0000,
             applications_max: 4096,
             ceiling: Ceiling::default(),
+            renewal: Renewal { calls: 10_000, seconds: 3600 },
             trace: false,
         }
     }
@@ -151,7 +155,7 @@ impl HostAgent {
             tracing::info!(sandboxes = swept.sandboxes, processes = swept.processes, "cleared away what was left");
         }
         let inside = Inside::lay_out(&state).map_err(failed(&state))?;
-        let grounds = Arc::new(Grounds { hierarchy, host_name, inside, mount_point });
+        let grounds = Arc::new(Grounds { hierarchy, host_name, inside, mount_point, renewal: config.renewal });
         let shared = Shared {
             bus: Arc::new(HostBus::new(&config, first_call())),
             config: HostConfig { state, ..config },

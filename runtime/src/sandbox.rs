@@ -24,7 +24,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use sandbar_bus::{AgentSide, Catalogue, Function, Geometry, Layout, Segment};
-use sandbar_supervisor::protocol::{self, Event, FunctionGroup, Go, Plan, ReceiveError, Received};
+use sandbar_supervisor::protocol::{self, Event, FunctionGroup, Go, Plan, ReceiveError, Received, Renewal};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
@@ -54,6 +54,8 @@ pub(crate) struct Grounds {
     pub(crate) inside: Inside,
     /// An empty directory.
     pub(crate) mount_point: PathBuf,
+    /// When workers are renewed.
+    pub(crate) renewal: Renewal,
 }
 
 /// What one sandbox is made of.
@@ -217,7 +219,7 @@ impl Sandbox {
                     let function = application.functions.get(function).map_or("?", |function| function.name.as_str());
                     return Err(SandboxError::Worker { function: function.to_owned(), reason });
                 }
-                Event::Forked { .. } | Event::Created | Event::WorkerDied { .. } => {}
+                Event::Forked { .. } | Event::Created | Event::WorkerDied { .. } | Event::WorkerKept { .. } => {}
             }
         }
     }
@@ -403,6 +405,7 @@ async fn make_process(
         &grounds.inside,
         specification.python.as_ref(),
         &grounds.mount_point,
+        grounds.renewal,
     );
     send_plan(control.as_fd(), &plan, cgroup, &ends)?;
     let program = grounds.inside.supervisor();
@@ -430,7 +433,10 @@ async fn until_created(control: &AsyncFd<OwnedFd>) -> Result<Process, SandboxErr
             Event::Forked { pid } => process = Some(Process::watch(Pid::from_raw(pid))?),
             Event::Created => outcome = Some(Ok(())),
             Event::Failed { reason } => outcome = Some(Err(SandboxError::Inside(reason))),
-            event @ (Event::Ready | Event::WorkerFailed { .. } | Event::WorkerDied { .. }) => {
+            event @ (Event::Ready
+            | Event::WorkerFailed { .. }
+            | Event::WorkerDied { .. }
+            | Event::WorkerKept { .. }) => {
                 return Err(SandboxError::Inside(format!("the supervisor began with {event:?}")));
             }
         }

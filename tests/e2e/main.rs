@@ -12,6 +12,7 @@
 //! | [`wakeups`] | what one hop costs in system calls |
 //! | [`limits`] | what functions may use, and what they leave |
 //! | [`load`] | many clients at once |
+//! | [`renewal`] | workers are renewed, and no call notices |
 //! | [`kills`] | what dies comes back |
 //! | [`misbehaviour`] | functions that go wrong harm nobody else |
 //! | [`refusals`] | calls and datagrams that are refused |
@@ -40,6 +41,7 @@ mod paths;
 mod pictures;
 mod readings;
 mod refusals;
+mod renewal;
 mod serving;
 mod support;
 mod wakeups;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sandbar_supervisor::identity::{Network, ResourceLimits};
-use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program};
+use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program, Renewal};
 
 use crate::inside::{DIRECTORY_INSIDE, Inside, PYTHON_WORKER_NAME};
 use crate::manifest::{Application, FunctionLimits, Runtime};
@@ -30,6 +30,7 @@ pub(super) fn plan(
     inside: &Inside,
     python: Option<&Python>,
     mount_point: &Path,
+    renewal: Renewal,
 ) -> Plan {
     let mut binds = Vec::new();
     let mut links = Vec::new();
@@ -60,6 +61,7 @@ pub(super) fn plan(
         files: files(application),
         tmp_bytes: application.limits.memory_bytes / TMP_SHARE,
         network: application.network,
+        renewal,
         resources: ResourceLimits {
             processes: application.limits.processes.into(),
             file_bytes: application.limits.memory_bytes,

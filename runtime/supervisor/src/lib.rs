@@ -71,7 +71,7 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     outlets.rules = landlock::rules()?;
     let temporary = TemporaryFiles::open()?;
     seccomp::confine()?;
-    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions)?.run()?)
+    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, plan.renewal)?.run()?)
 }
 
 /// Forks the first process of the new process id namespace as a child of the agent: its id on the host in the process that

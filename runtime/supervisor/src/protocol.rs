@@ -53,10 +53,21 @@ pub struct Plan {
     pub tmp_bytes: u64,
     /// Which network it has.
     pub network: Network,
+    /// When workers are renewed.
+    pub renewal: Renewal,
     /// What a single process or user may use, beside what the control groups allow all together.
     pub resources: ResourceLimits,
     /// The functions, in the order of the catalogue.
     pub functions: Vec<FunctionPlan>,
+}
+
+/// When a worker is replaced by a fresh one, with another address layout and hash seed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Instances that it has made which have ended.
+    pub calls: u64,
+    /// Seconds since it was ready, if it has made any.
+    pub seconds: u64,
 }
 
 /// A file or directory of the host that is seen inside, read-only, without set-uid and devices (save `/dev`'s own).
@@ -155,6 +166,13 @@ pub enum Event {
         reason: String,
         /// When it is started again, in milliseconds from now.
         again_ms: u64,
+    },
+    /// A worker could not be renewed, and serves on.
+    WorkerKept {
+        /// Index of the function.
+        function: usize,
+        /// What its successor said, or how that ended.
+        reason: String,
     },
 }
 

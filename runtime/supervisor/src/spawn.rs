@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, Pid, execve, fork};
 use sandbar_function::process::enter_rules;
 use sandbar_function::worker::{FUNCTION_VARIABLE, descriptors, give_up};
@@ -55,22 +56,22 @@ impl Outlets {
     }
 }
 
-/// A worker's process, just started, and the pipe on which it says that it is ready.
+/// A worker's process, just started, and the socket on which it says that it is ready.
 #[derive(Debug)]
 pub struct Spawned {
     /// The process, in the sandbox.
     pub pid: Pid,
-    /// Ends without a word when the process ends without one.
+    /// Ends without a word when the process ends without one. It forks nothing before this is closed.
     pub status: OwnedFd,
 }
 
-/// Forks and becomes the worker of a function.
+/// Forks and becomes the worker of a function, in this turn of its workers.
 ///
 /// # Errors
-/// When there is no room for a process or a pipe.
+/// When there is no room for a process or a socket.
 #[allow(unsafe_code, reason = "fork")]
-pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result<Spawned> {
-    let (status, report) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+pub fn spawn(outlets: &Outlets, index: usize, turn: u32, plan: &FunctionPlan) -> io::Result<Spawned> {
+    let (status, report) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     // Whoever holds the other end open must not hold up the supervisor.
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // SAFETY: the supervisor has one thread, so the child may do whatever the supervisor may.
@@ -78,7 +79,7 @@ pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result
         ForkResult::Parent { child } => Ok(Spawned { pid: child, status }),
         ForkResult::Child => {
             drop(status);
-            match become_worker_of(outlets, index, plan, report) {
+            match become_worker_of(outlets, (index, turn), plan, report) {
                 Ok(never) => match never {},
                 Err(error) => give_up(&Chain(error.as_ref())),
             }
@@ -102,7 +103,7 @@ impl std::fmt::Display for Chain<'_> {
 
 fn become_worker_of(
     outlets: &Outlets,
-    index: usize,
+    (index, turn): (usize, u32),
     plan: &FunctionPlan,
     report: OwnedFd,
 ) -> Result<Infallible, Box<dyn std::error::Error>> {
@@ -125,7 +126,7 @@ fn become_worker_of(
     std::mem::forget(report);
     let kills = memory_kills()?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    identity::become_worker(index)?;
+    identity::become_worker(identity::worker_id(index, turn))?;
     enter_rules(OWN_RULES)?;
     seccomp::confine_worker()?;
     match &plan.program {

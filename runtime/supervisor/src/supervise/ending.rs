@@ -91,6 +91,7 @@ impl Supervisor {
         self.bus.sweep(slot, verdict, &diagnostic);
         let functions = self.functions.len();
         if let Some(function) = function.filter(|function| *function < functions) {
+            self.served[function] += 1;
             self.bus.worker_bell(function).ring();
         }
         // A slot has come free: whoever has messages and nobody to take them may have waited for it.
