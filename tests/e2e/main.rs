@@ -10,6 +10,7 @@
 //! | [`paths`] | a call's path is told; each call has processes of its own |
 //! | [`isolation`] | what a function can see and touch |
 //! | [`wakeups`] | what one hop costs in system calls |
+//! | [`lies`] | instances that write to the shared memory what is not so |
 //! | [`limits`] | what functions may use, and what they leave |
 //! | [`load`] | many clients at once |
 //! | [`renewal`] | workers are renewed, and no call notices |
@@ -33,6 +34,7 @@
 mod deployments;
 mod isolation;
 mod kills;
+mod lies;
 mod limits;
 mod load;
 mod manifests;

@@ -72,6 +72,7 @@ pub(super) fn plan(
             .map(|function| FunctionPlan {
                 name: function.name.as_str().to_owned(),
                 program: program(function, python),
+                timeout: function.timeout,
                 memory_limit: memory_limit(function, application),
                 own_group: function.limits != FunctionLimits::default(),
             })

@@ -257,7 +257,7 @@ pub fn kill_user(id: u32) -> bool {
 
 /// Whether a process of the namespace runs as this user, or has and was not reaped.
 #[allow(unsafe_code, reason = "getpriority(2) answers with a number that its wrapper takes for an error's")]
-fn has_processes(id: u32) -> bool {
+pub fn has_processes(id: u32) -> bool {
     // Of all that looks at every process, this alone tells when there is none of a user, and needs no right to.
     // SAFETY: no memory is involved.
     unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_USER, id) > 0 }

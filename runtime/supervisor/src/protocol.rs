@@ -19,6 +19,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
@@ -88,6 +89,8 @@ pub struct FunctionPlan {
     pub name: String,
     /// What its worker is.
     pub program: Program,
+    /// How long one of its instances may run.
+    pub timeout: Duration,
     /// What callers are told of the limits on its memory when it has exceeded them.
     pub memory_limit: String,
     /// Whether it has control groups of its own.

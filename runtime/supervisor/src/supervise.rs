@@ -1,6 +1,7 @@
 //! The supervisor's loop: it sleeps until a process has ended, a deadline has passed, a worker is to be started again, or the
 //! agent is gone.
 
+mod audit;
 mod ending;
 mod worker;
 
@@ -19,6 +20,7 @@ use sandbar_bus::clock::now_ns;
 use crate::protocol::{Event, FunctionPlan, Renewal, send};
 use crate::spawn::Outlets;
 use crate::temporary::TemporaryFiles;
+use audit::Audit;
 use ending::{Dying, Overdue};
 use worker::{AGAIN, Worker};
 
@@ -27,6 +29,9 @@ use worker::{AGAIN, Worker};
 const TICK: Duration = Duration::from_millis(20);
 /// For how long it goes on looking when nothing is under way, before it sleeps until it is woken.
 const LINGER: Duration = Duration::from_secs(1);
+/// How much longer than its time-out an instance may seem to run, by the supervisor's clock.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
+
 /// The sandbox, once it runs.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -48,6 +53,9 @@ pub struct Supervisor {
     /// Instances that are dead and not buried yet.
     dying: Vec<Dying>,
     overdue: Overdue,
+    audit: Audit,
+    /// No instance may run for longer, whatever its slot says.
+    timeout_max: Duration,
     /// When something was last under way.
     busy_at: Instant,
     gave_back: bool,
@@ -82,13 +90,15 @@ impl Supervisor {
             turns: vec![0; functions.len()],
             served: vec![0; functions.len()],
             renewal,
-            functions,
             was_ready: false,
             temporary,
             dying: Vec::new(),
             overdue: Overdue::new(),
+            audit: Audit::new(bus.slots().len(), functions.len()),
+            timeout_max: functions.iter().map(|function| function.timeout).max().unwrap_or_default() + TIMEOUT_SLACK,
             busy_at,
             gave_back: true,
+            functions,
         };
         for function in 0..supervisor.functions.len() {
             let process = supervisor.spawn_worker(function)?;
@@ -110,6 +120,7 @@ impl Supervisor {
             self.reap();
             self.bury();
             self.enforce_deadlines();
+            self.audit();
             self.keep_workers();
         }
     }
@@ -200,7 +211,7 @@ impl Supervisor {
                     &reason.unwrap_or_else(|| format!("the worker {}", how_it_ended(status))),
                 );
             } else if let Some(slot) = self.slot_of(pid).filter(|slot| !self.is_dying(*slot)) {
-                self.instance_ended(slot, pid, status);
+                self.instance_ended(slot, status);
             }
         }
     }

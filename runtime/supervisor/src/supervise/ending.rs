@@ -8,12 +8,10 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use nix::unistd::Pid;
 use sandbar_bus::Verdict;
 use sandbar_bus::clock::now_ns;
 
@@ -27,8 +25,8 @@ const DYING_AGAIN: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Dying {
     slot: usize,
-    pid: Pid,
-    status: WaitStatus,
+    /// `None` if it was not seen to end.
+    status: Option<WaitStatus>,
     function: Option<usize>,
     /// Whether it had left processes behind.
     left_processes: bool,
@@ -36,9 +34,18 @@ pub(super) struct Dying {
 
 impl Supervisor {
     /// The process of an instance has ended.
-    pub(super) fn instance_ended(&mut self, slot: usize, pid: Pid, status: WaitStatus) {
+    pub(super) fn instance_ended(&mut self, slot: usize, status: WaitStatus) {
+        self.begin_burial(slot, Some(status));
+    }
+
+    /// An instance is found to be gone whose process had another id than its slot said.
+    pub(super) fn instance_vanished(&mut self, slot: usize) {
+        self.begin_burial(slot, None);
+    }
+
+    fn begin_burial(&mut self, slot: usize, status: Option<WaitStatus>) {
         let function = self.bus.slots()[slot].state().map(|state| state.function);
-        self.dying.push(Dying { slot, pid, status, function, left_processes: false });
+        self.dying.push(Dying { slot, status, function, left_processes: false });
     }
 
     /// Whether the slot's instance is dead already, whatever the slot says.
@@ -73,18 +80,19 @@ impl Supervisor {
 
     /// Nothing is left of an instance: the call it died in is answered, and its slot free.
     fn free(&mut self, dead: Dying) {
-        let Dying { slot, pid, status, function, left_processes } = dead;
-        if left_processes || status != WaitStatus::Exited(pid, 0) {
+        let Dying { slot, status, function, left_processes } = dead;
+        if left_processes || !matches!(status, Some(WaitStatus::Exited(_, 0))) {
             self.bus.slots()[slot].disbelieve();
         }
         let (verdict, diagnostic) = match self.overdue.remove(&slot) {
             Some(ms) => {
                 (Verdict::DeadlinePassed, format!("the function was stopped at its deadline, {ms} ms after it began"))
             }
-            None => match self.out_of_memory(status, function) {
+            None => match status.and_then(|status| self.out_of_memory(status, function)) {
                 Some(diagnostic) => (Verdict::OutOfMemory, diagnostic),
                 None => {
-                    (Verdict::Crashed, format!("the function's instance {} without answering", how_it_ended(status)))
+                    let how = status.map_or_else(|| "hid its end".to_owned(), how_it_ended);
+                    (Verdict::Crashed, format!("the function's instance {how} without answering"))
                 }
             },
         };
@@ -114,12 +122,10 @@ impl Supervisor {
         let now = now_ns();
         for (index, slot) in self.bus.slots().iter().enumerate() {
             let over = slot.deadline_ns().is_some_and(|deadline| deadline <= now);
-            let pid = slot.pid.load(Ordering::Acquire);
-            if over && pid != 0 && !self.overdue.contains_key(&index) && !self.is_dying(index) {
+            // Killed as the user that it is: what its slot says of its process is its own word.
+            let due = over && !self.overdue.contains_key(&index) && !self.is_dying(index);
+            if due && kill_user(instance_id(index)) {
                 self.overdue.insert(index, slot.ran_for_ms(now));
-                if let Ok(pid) = i32::try_from(pid) {
-                    let _dead_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
             }
         }
     }
