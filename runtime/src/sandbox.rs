@@ -455,7 +455,9 @@ fn launched(launcher: Pid) -> Result<(), SandboxError> {
         // If it failed by itself, it has told why.
         return waitpid(launcher, None).map(|_| ()).map_err(failed());
     };
-    killpg(launcher, Signal::SIGKILL).map_err(failed())?;
+    // No group: it was killed before it had one.
+    let _none = killpg(launcher, Signal::SIGKILL);
+    waitpid(launcher, None).map_err(failed())?;
     while waitpid(Pid::from_raw(-launcher.as_raw()), None).is_ok() {}
     Err(SandboxError::Launch(signal))
 }
