@@ -22,7 +22,7 @@ use crate::call::{Answer, Request};
 use crate::cgroup::{Cgroup, DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus};
 use crate::inside::Inside;
-use crate::log::{Log, LogStream};
+use crate::log::{self, Log, LogStream};
 use crate::manifest::{Application, Name, Runtime};
 use crate::python::{self, Python, PythonError};
 use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
@@ -144,10 +144,13 @@ impl HostAgent {
         let lock = lock(&state)?;
         let applications_directory = state.join("applications");
         let mount_point = state.join("root");
-        for directory in [&applications_directory, &mount_point, &state.join("logs")] {
+        let logs_directory = state.join("logs");
+        for directory in [&applications_directory, &mount_point, &logs_directory] {
             make_private_directory(directory).map_err(failed(directory))?;
         }
         bundle::sweep_staging(&applications_directory).map_err(failed(&applications_directory))?;
+        let deployed = |name: &str| applications_directory.join(name).exists();
+        log::sweep(&logs_directory, deployed).map_err(failed(&logs_directory))?;
         let host_name = host_name(&state).map_err(failed(&state))?;
         let hierarchy = Hierarchy::detect().map_err(|error: DetectError| StartError::ControlGroups(Box::new(error)))?;
         let swept = hierarchy.sweep(&host_name).map_err(|error| StartError::ControlGroups(Box::new(error)))?;
@@ -251,10 +254,17 @@ impl HostAgent {
             None => self.free_users()?,
         };
         let mut maker = self.maker(&application, &staged.path(), first_user)?;
-        let running = maker.make().await?;
+        let running = match maker.make().await {
+            Ok(running) => running,
+            Err(error) => {
+                self.forget_log(&maker);
+                return Err(error.into());
+            }
+        };
         let installed = match staged.install(&application.name) {
             Ok(installed) => installed,
             Err(error) => {
+                self.forget_log(&maker);
                 Service::keep(maker, Ok(running)).end().await;
                 return Err(error.into());
             }
@@ -273,6 +283,13 @@ impl HostAgent {
         Ok(deployed)
     }
 
+    /// Deletes the log of an application that was not deployed, unless an earlier version is.
+    fn forget_log(&self, maker: &Maker) {
+        if self.shared.bus.service(maker.specification.application.name.as_str()).is_none() {
+            maker.log.delete();
+        }
+    }
+
     /// Removes an application: ends it, with the calls under way, and deletes its files and its log.
     ///
     /// # Errors
@@ -283,8 +300,10 @@ impl HostAgent {
         let removed = removed.ok_or_else(|| RemoveError::NoSuchApplication(application.to_owned()))?;
         removed.end().await;
         self.end_retiring(|name| name == application).await;
+        // First the files: an application that comes back, should the agent end in between, has its log.
+        let retired = bundle::retire(&self.shared.applications_directory, &removed.application.name);
         removed.log.delete();
-        bundle::retire(&self.shared.applications_directory, &removed.application.name).map_err(RemoveError::Files)
+        retired.map_err(RemoveError::Files)
     }
 
     /// The bus that joins the applications, for those who call other than from a front door.

@@ -237,6 +237,33 @@ fn a_frozen_sandbox_can_be_killed() {
 }
 
 #[test]
+fn groups_in_a_sandbox_that_were_left_frozen_are_swept() {
+    for host in [Host::new("thaw"), Host::on_bare_v2("thaw2")].into_iter().flatten() {
+        let cgroup = host.make("a");
+        let held = Held::new("true");
+        let mut frozen = 0;
+        for Member { group, .. } in &cgroup.members {
+            let inner = group.child_or_new("inner").unwrap();
+            inner.write("cgroup.procs", &held.pid().to_string()).unwrap();
+            let file =
+                [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")].into_iter().find(|(file, _)| inner.has(file));
+            if let Some((file, value)) = file {
+                inner.write(file, value).unwrap();
+                frozen += 1;
+            }
+        }
+        assert!(frozen > 0, "nothing here freezes");
+        let swept = host.hierarchy.sweep(&host.name);
+        // A process that is still frozen could never be waited for.
+        for inner in cgroup.members.iter().filter_map(|member| member.group.child("inner").ok()?) {
+            let _thawed = inner.write("freezer.state", "THAWED");
+        }
+        assert_eq!(swept.unwrap(), Swept { sandboxes: 1, processes: 1 });
+        assert!(host.is_gone());
+    }
+}
+
+#[test]
 fn remove_kills_and_leaves_nothing_even_of_groups_inside() {
     for host in [Host::new("remove"), Host::on_bare_v2("remove2")].into_iter().flatten() {
         let cgroup = host.make("a");
