@@ -8,6 +8,7 @@
 //! A [`Sandbox`] that is dropped is killed; only its control groups then stay until [`Sandbox::end`] or the next start's
 //! sweep.
 
+mod phases;
 mod plan;
 
 use std::io;
@@ -33,6 +34,7 @@ use crate::inside::Inside;
 use crate::manifest::{Application, Runtime};
 use crate::python::Python;
 use crate::watch::watch;
+use phases::Phases;
 
 /// How long the supervisor may take to build the sandbox.
 const BUILD_MAX: Duration = Duration::from_secs(20);
@@ -161,6 +163,7 @@ impl Sandbox {
         specification: &Specification,
         read_logs: impl FnOnce(LogPipes),
     ) -> Result<Self, SandboxError> {
+        let mut phases = Phases::begin();
         let application = &specification.application;
         let limits = application.limits;
         let (segment, segment_fd) = make_segment(application)?;
@@ -182,7 +185,8 @@ impl Sandbox {
         let cgroup_limits =
             CgroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpus: limits.cpus };
         let cgroup = grounds.hierarchy.make(&grounds.host_name, &specification.sandbox_name, &cgroup_limits)?;
-        let made = make_process(grounds, specification, &cgroup, Ends { descriptors }).await;
+        phases.limited();
+        let made = make_process(grounds, specification, &cgroup, Ends { descriptors }, &mut phases).await;
         let (process, control) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -193,7 +197,10 @@ impl Sandbox {
         let out_event = watched(out_event)?;
         let sandbox = Self { process, cgroup: Mutex::new(Some(cgroup)), control, bus, out_event, trace, wake };
         match timeout(LOAD_MAX, sandbox.until_ready(application)).await {
-            Ok(Ok(())) => Ok(sandbox),
+            Ok(Ok(())) => {
+                phases.ready(&specification.sandbox_name);
+                Ok(sandbox)
+            }
             Ok(Err(error)) => {
                 sandbox.end().await;
                 Err(error)
@@ -362,6 +369,7 @@ async fn make_process(
     specification: &Specification,
     cgroup: &Cgroup,
     ends: Ends,
+    phases: &mut Phases,
 ) -> Result<(Process, AsyncFd<OwnedFd>), SandboxError> {
     let (control, theirs) = credential_pair(SockType::SeqPacket)?;
     let plan = plan::plan(
@@ -378,11 +386,13 @@ async fn make_process(
     let control = watched(control)?;
     let created = timeout(BUILD_MAX, until_created(&control)).await.map_err(|_| SandboxError::Slow(BUILD_MAX));
     let process = created.and_then(|created| created)?;
+    phases.built();
     let pid = process.pid;
     cgroup.attach(pid)?;
     map_users(pid, specification.first_user).map_err(|source| SandboxError::Host { step: "map users", source })?;
     protocol::send(control.get_ref().as_fd(), &Go {}, &[])
         .map_err(|source| SandboxError::Host { step: "let the supervisor go on", source })?;
+    phases.entered();
     Ok((process, control))
 }
 
