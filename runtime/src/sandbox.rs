@@ -388,9 +388,10 @@ async fn make_process(
     let process = created.and_then(|created| created)?;
     phases.built();
     let pid = process.pid;
-    cgroup.attach(pid)?;
+    let entries = cgroup.admit(pid)?;
+    let entry_fds: Vec<_> = entries.iter().map(AsRawFd::as_raw_fd).collect();
     map_users(pid, specification.first_user).map_err(|source| SandboxError::Host { step: "map users", source })?;
-    protocol::send(control.get_ref().as_fd(), &Go {}, &[])
+    protocol::send(control.get_ref().as_fd(), &Go {}, &entry_fds)
         .map_err(|source| SandboxError::Host { step: "let the supervisor go on", source })?;
     phases.entered();
     Ok((process, control))

@@ -7,6 +7,7 @@
 //! | instance | 2000 + slot | none |
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, unshare};
@@ -97,6 +98,18 @@ fn raise_loopback() -> io::Result<()> {
 /// When the kernel refuses.
 pub fn enter_user_namespace() -> Result<(), IdentityError> {
     unshare(CloneFlags::CLONE_NEWUSER).map_err(system("make the user namespace"))
+}
+
+/// Enters control groups, each by the file to which a thread writes that enters it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn enter_groups(entries: Vec<OwnedFd>) -> Result<(), IdentityError> {
+    for entry in entries {
+        // Nought stands for the thread that writes, which is this process's only one.
+        nix::unistd::write(&entry, b"0").map_err(system("enter the control groups"))?;
+    }
+    Ok(())
 }
 
 /// Becomes the sandbox's own root, in its control group's namespace, with the few capabilities a supervisor needs.

@@ -59,7 +59,8 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     root::enter(&plan)?;
     identity::enter_user_namespace()?;
     send(agent.as_fd(), &Event::Created, &[])?;
-    receive::<Go>(agent.as_fd())?;
+    let Received { descriptors: groups, .. } = receive::<Go>(agent.as_fd())?;
+    identity::enter_groups(groups)?;
     identity::become_supervisor()?;
     let Descriptors { bus, wake, outlets } = sort_descriptors(descriptors, null)?;
     seccomp::confine()?;
