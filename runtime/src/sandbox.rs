@@ -8,6 +8,7 @@
 //! A [`Sandbox`] that is dropped is killed; only its control groups then stay until [`Sandbox::end`] or the next start's
 //! sweep.
 
+mod phases;
 mod plan;
 
 use std::io;
@@ -33,6 +34,7 @@ use crate::inside::Inside;
 use crate::manifest::{Application, Runtime};
 use crate::python::Python;
 use crate::watch::watch;
+use phases::Phases;
 
 /// How long the supervisor may take to build the sandbox.
 const BUILD_MAX: Duration = Duration::from_secs(20);
@@ -167,6 +169,7 @@ impl Sandbox {
         specification: &Specification,
         read_logs: impl FnOnce(LogPipes),
     ) -> Result<Self, SandboxError> {
+        let mut phases = Phases::begin();
         let application = &specification.application;
         let (segment, segment_fd) = make_segment(application)?;
         let (logs, log_ends) = log_pipes(application.functions.len())?;
@@ -185,11 +188,12 @@ impl Sandbox {
         let out_event = watched(out_event)?;
 
         let cgroup = make_cgroup(grounds, specification)?;
+        phases.limited();
         let made = match cgroup.memory_kills() {
             Ok(kills) => {
                 descriptors.push(kills);
                 descriptors.extend(log_ends);
-                make_process(grounds, specification, &cgroup, Ends { descriptors }).await
+                make_process(grounds, specification, &cgroup, Ends { descriptors }, &mut phases).await
             }
             Err(error) => Err(error.into()),
         };
@@ -202,7 +206,10 @@ impl Sandbox {
         };
         let sandbox = Self { process, cgroup: Mutex::new(Some(cgroup)), control, bus, out_event, trace, wake };
         match timeout(LOAD_MAX, sandbox.until_ready(application)).await {
-            Ok(Ok(())) => Ok(sandbox),
+            Ok(Ok(())) => {
+                phases.ready(&specification.sandbox_name);
+                Ok(sandbox)
+            }
             Ok(Err(error)) => {
                 sandbox.end().await;
                 Err(error)
@@ -405,6 +412,7 @@ async fn make_process(
     specification: &Specification,
     cgroup: &Cgroup,
     ends: Ends,
+    phases: &mut Phases,
 ) -> Result<(Process, AsyncFd<OwnedFd>), SandboxError> {
     let (control, theirs) = credential_pair(SockType::SeqPacket)?;
     let plan = plan::plan(
@@ -423,11 +431,14 @@ async fn make_process(
     let control = watched(control)?;
     let created = timeout(BUILD_MAX, until_created(&control)).await.map_err(|_| SandboxError::Slow(BUILD_MAX));
     let process = created.and_then(|created| created)?;
+    phases.built();
     let pid = process.pid;
-    cgroup.attach(pid)?;
+    let entries = cgroup.admit(pid)?;
+    let entry_fds: Vec<_> = entries.iter().map(AsRawFd::as_raw_fd).collect();
     map_users(pid, specification.first_user).map_err(|source| SandboxError::Host { step: "map users", source })?;
-    protocol::send(control.get_ref().as_fd(), &Go {}, &[])
+    protocol::send(control.get_ref().as_fd(), &Go {}, &entry_fds)
         .map_err(|source| SandboxError::Host { step: "let the supervisor go on", source })?;
+    phases.entered();
     Ok((process, control))
 }
 

@@ -112,6 +112,15 @@ pub(super) fn inherit_cpuset(parent: &Group, child: &Group) -> Result<(), Cgroup
     Ok(())
 }
 
+/// The file to which a process of one thread writes `0` to enter the group. For a thread that moves itself the kernel does not halt every
+/// fork and exit on the host, for which it waits several milliseconds; that way is barred on v2.
+pub(super) fn entry(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "tasks",
+        Version::V2 => "cgroup.procs",
+    }
+}
+
 /// The file whose key `oom_kill` counts the processes that were killed for want of memory.
 pub(super) fn oom_events(version: Version) -> &'static str {
     match version {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -146,6 +147,23 @@ fn limits_are_set_and_a_process_is_under_them() {
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", held.pid())).unwrap();
     assert_eq!(groups.matches(&format!("/{}/a", host.name)).count(), cgroup.members.len(), "{groups}");
     assert!(Some(cgroup.memory_bytes().unwrap()) < LIMITS.memory_bytes);
+}
+
+#[test]
+fn a_process_that_is_admitted_is_in_all_groups_once_it_has_entered() {
+    let Some(host) = Host::new("admit") else {
+        return;
+    };
+    let cgroup = host.make("a");
+    // Where the shell looks for the files, whose numbers this process has only when the shell runs already.
+    let mut held = Held::new("read files; for file in $files; do echo 0 > $file; done; cat /proc/self/cgroup");
+    let entries = cgroup.admit(held.pid()).unwrap();
+    let files = entries.iter().map(|entry| format!("/proc/{}/fd/{}", std::process::id(), entry.as_raw_fd()));
+    let files = files.collect::<Vec<_>>().join(" ");
+    held.go();
+    held.0.stdin.as_mut().unwrap().write_all(format!("{files}\n").as_bytes()).unwrap();
+    let groups = held.output();
+    assert_eq!(groups.matches(&format!("/{}/a\n", host.name)).count(), cgroup.members.len(), "{groups}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! ([`OOM_SCORE_SUPERVISOR`] and those beside it).
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, unshare};
@@ -162,6 +163,18 @@ const SUPERVISOR_CAPABILITIES: [Capability; 6] = [
 fn set_oom_score(score: i32) -> Result<(), IdentityError> {
     sandbar_function::process::set_oom_score(score)
         .map_err(|source| IdentityError::System { step: "set the order of kills for want of memory", source })
+}
+
+/// Enters control groups, each by the file to which a thread writes that enters it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn enter_groups(entries: &[OwnedFd]) -> Result<(), IdentityError> {
+    for entry in entries {
+        // Nought stands for the thread that writes, which is this process's only one.
+        nix::unistd::write(entry, b"0").map_err(system("enter the control groups"))?;
+    }
+    Ok(())
 }
 
 /// Becomes the sandbox's own root, in its control group's namespace, with the few capabilities a supervisor needs.

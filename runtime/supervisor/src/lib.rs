@@ -65,7 +65,9 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     root::enter(&plan)?;
     identity::enter_user_namespace()?;
     send(agent.as_fd(), &Event::Created, &[])?;
-    receive::<Go>(agent.as_fd())?;
+    let Received { descriptors: entries, .. } = receive::<Go>(agent.as_fd())?;
+    identity::enter_groups(&entries)?;
+    drop(entries);
     identity::become_supervisor(&plan.resources)?;
     let Descriptors { bus, wake, mut outlets } = sort_descriptors(descriptors, groups, null)?;
     outlets.rules = landlock::rules()?;

@@ -8,8 +8,8 @@
 //!     │ ◀────────────────── Forked ─ │  the launcher made the sandbox's first process, and ends
 //!     │                              │  namespaces, root file system
 //!     │ ◀───────────────── Created ─ │  in its own user namespace, not yet mapped
-//!     │  control groups, id maps     │
-//!     │ ── Go ─────────────────────▶ │  identity, capabilities, filter; starts the workers
+//!     │  id maps                     │
+//!     │ ── Go, descriptors ────────▶ │  control groups, identity, capabilities, filter; starts the workers
 //!     │ ◀─────────────────── Ready ─ │  every worker has loaded its code
 //!     │ ◀────── Failed, WorkerDied … │
 //! ```
@@ -132,7 +132,8 @@ pub enum Program {
     },
 }
 
-/// The agent's second word: control groups and id maps are in place.
+/// The agent's second word: control groups and id maps are in place. With it come descriptors: for each control group that the
+/// supervisor is to enter by itself, the file to which it writes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Go {}
 

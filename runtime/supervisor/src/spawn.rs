@@ -121,7 +121,8 @@ fn become_worker_of(
         (outlets.rules.as_ref().map_or(outlets.null.as_fd(), |rules| rules.worker.as_fd()), OWN_RULES),
         (outlets.memory_kills(index).file(), KILLS),
     ];
-    enter_groups(outlets, index)?;
+    // Before any code of the application runs.
+    identity::enter_groups(outlets.groups.get(index).and_then(Option::as_ref).map_or(&[][..], |own| &own.entries))?;
     place(&places)?;
     std::mem::forget(report);
     let kills = memory_kills()?;
@@ -143,16 +144,6 @@ fn become_worker_of(
 const OWN_RULES: RawFd = descriptors::END;
 /// Where the count of kills for want of memory is. It closes when a program is executed.
 const KILLS: RawFd = descriptors::END + 1;
-
-/// Enters the function's own control groups, if it has some: before any code of the application runs.
-fn enter_groups(outlets: &Outlets, function: usize) -> io::Result<()> {
-    let entries = outlets.groups.get(function).and_then(Option::as_ref).map_or(&[][..], |group| &group.entries);
-    for entry in entries {
-        // Zero stands for the process that writes.
-        nix::unistd::write(entry, b"0")?;
-    }
-    Ok(())
-}
 
 #[allow(unsafe_code, reason = "descriptors by number")]
 fn memory_kills() -> io::Result<MemoryKills> {
