@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use sandbar_proxy::management::ManagementSocket;
 use sandbar_runtime::manifest::quantity;
-use sandbar_runtime::{HostAgent, HostConfig};
+use sandbar_runtime::{Ceiling, HostAgent, HostConfig, Renewal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -74,6 +74,26 @@ pub(crate) struct ServeArguments {
     /// Applications that may be deployed at one time
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "4096")]
     applications_max: u32,
+    /// The most memory that an application's manifest may ask for, such as 512MiB
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    memory_max: Option<u64>,
+    /// The most processes and threads that it may ask for
+    #[arg(long, value_name = "NUMBER")]
+    processes_max: Option<u32>,
+    /// The most processor time that it may ask for, in processors, such as 0.5
+    #[arg(long, value_name = "NUMBER")]
+    cpus_max: Option<f64>,
+    /// Let applications have this host's network, if their manifest says `network = "host"`
+    ///
+    /// Their functions then reach whatever this host reaches, its loopback included.
+    #[arg(long)]
+    allow_host_network: bool,
+    /// Renew a function's worker after so many calls, so that calls do not share one address layout for ever
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..), default_value = "10000")]
+    renew_calls: u64,
+    /// Renew it after this time, if it has served any call
+    #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "1h")]
+    renew_time: Duration,
     /// The Python interpreter for functions in Python: a path, or a name that is looked for in PATH
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
@@ -149,6 +169,13 @@ impl ServeArguments {
             calls_in_flight_max: self.calls_max as usize,
             calls_assured: self.calls_assured as usize,
             applications_max: self.applications_max as usize,
+            ceiling: Ceiling {
+                memory_bytes: self.memory_max,
+                processes: self.processes_max,
+                cpus: self.cpus_max,
+                host_network: self.allow_host_network,
+            },
+            renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },
             python: self.python.clone(),
             first_user: self.first_user,
             state: self.state.clone(),

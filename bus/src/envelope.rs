@@ -56,6 +56,8 @@ pub enum Verdict {
     NotFound = 8,
     /// Another application was called that does not name this one among its callers.
     NotAllowed = 9,
+    /// The instance, or the program it ran, was killed for want of memory.
+    OutOfMemory = 10,
 }
 
 impl Verdict {
@@ -72,6 +74,7 @@ impl Verdict {
             7 => Self::Loop,
             8 => Self::NotFound,
             9 => Self::NotAllowed,
+            10 => Self::OutOfMemory,
             _ => return None,
         })
     }

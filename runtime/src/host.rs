@@ -3,6 +3,7 @@
 //! It deploys, removes, starts and stops applications, and gives each its range of users; of their calls it knows nothing: the
 //! [host bus](crate::host_bus) makes them.
 
+mod ceiling;
 mod error;
 mod state;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::Flock;
+use sandbar_supervisor::protocol::Renewal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -25,6 +27,7 @@ use crate::manifest::{Application, Name, Runtime};
 use crate::python::{self, Python, PythonError};
 use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service, State};
+pub use ceiling::{Ceiling, CeilingError};
 pub use error::{DeployError, LogsError, RemoveError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
 
@@ -46,6 +49,10 @@ pub struct HostConfig {
     pub first_user: u32,
     /// Applications that may be deployed at one time.
     pub applications_max: usize,
+    /// What no application may have more of, whatever its manifest says.
+    pub ceiling: Ceiling,
+    /// When the workers of functions are renewed.
+    pub renewal: Renewal,
     /// Whether the path of every call is written to its application's log.
     pub trace: bool,
 }
@@ -63,6 +70,8 @@ impl HostConfig {
             // Above what user databases and container managers commonly hand out.
             first_user: 0x7000_0000,
             applications_max: 4096,
+            ceiling: Ceiling::default(),
+            renewal: Renewal { calls: 10_000, seconds: 3600 },
             trace: false,
         }
     }
@@ -149,7 +158,7 @@ impl HostAgent {
             tracing::info!(sandboxes = swept.sandboxes, processes = swept.processes, "cleared away what was left");
         }
         let inside = Inside::lay_out(&state).map_err(failed(&state))?;
-        let grounds = Arc::new(Grounds { hierarchy, host_name, inside, mount_point });
+        let grounds = Arc::new(Grounds { hierarchy, host_name, inside, mount_point, renewal: config.renewal });
         let shared = Shared {
             bus: Arc::new(HostBus::new(&config, first_call())),
             config: HostConfig { state, ..config },
@@ -190,6 +199,7 @@ impl HostAgent {
 
     fn maker(&self, application: &Arc<Application>, directory: &Path, first_user: u32) -> Result<Maker, DeployError> {
         let shared = &self.shared;
+        shared.config.ceiling.check(application)?;
         let log_path = shared.config.state.join("logs").join(format!("{}.log", application.name.as_str()));
         // An application has one log, over all its versions.
         let log = match shared.bus.service(application.name.as_str()) {

@@ -16,10 +16,14 @@ pub mod template;
 mod watch;
 
 pub use call::{Answer, CallId, Hop, Outcome, Request};
-pub use host::{ApplicationStatus, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError, StartError};
+pub use host::{
+    ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,
+    StartError,
+};
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};
 pub use python::PythonError;
+pub use sandbar_supervisor::protocol::Renewal;
 pub use sandbox::SandboxError;
 
 /// An error with all its causes, in one line.

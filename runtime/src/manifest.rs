@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use sandbar_supervisor::identity::Network;
 use serde::{Deserialize, Serialize};
 
 pub use name::{Name, NameError};
@@ -74,12 +75,14 @@ pub struct Application {
     pub calls: Vec<Target>,
     /// The applications that may call this one.
     pub callers: BTreeSet<Name>,
+    /// Which network its functions have.
+    pub network: Network,
     /// What its sandbox may use.
     pub limits: Limits,
 }
 
 /// One function of an application.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Function {
     /// The name callers and other functions use; unique in the application.
@@ -98,6 +101,20 @@ pub struct Function {
     /// The functions that get its output, as indices into [`Application::functions`]; the first goes on to answer the
     /// caller, the others run on their own.
     pub next: Vec<usize>,
+    /// What its worker and its instances together may use of what the sandbox may.
+    pub limits: FunctionLimits,
+}
+
+/// What one function may use of what its application's sandbox may. Nothing given: whatever the others leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct FunctionLimits {
+    /// Memory and swap together, in bytes, at most the application's.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads, at most the application's.
+    pub processes: Option<u32>,
+    /// Processor time, in processors, at most the application's.
+    pub cpus: Option<f64>,
 }
 
 /// What the sandbox of an application may use.

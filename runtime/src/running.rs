@@ -21,7 +21,6 @@ use sandbar_supervisor::protocol::{Event, ReceiveError};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::call::{Answer, Call, CallId, Hop, Outcome, Request};
-use crate::cgroup::Cgroup;
 use crate::host_bus::HostBus;
 use crate::log::Log;
 use crate::manifest::Application;
@@ -43,8 +42,6 @@ pub(crate) struct Running {
     calls: Mutex<Option<Calls>>,
     /// Calls answered, with any outcome.
     pub(crate) answered: AtomicU64,
-    /// Kills for want of memory that have been told to somebody.
-    oom_kills_told: AtomicU64,
     /// Where calls to other applications go.
     bus: Weak<HostBus>,
     /// Calls to other applications that may still begin.
@@ -83,7 +80,6 @@ impl Running {
             bus,
             outward,
             answered: AtomicU64::new(0),
-            oom_kills_told: AtomicU64::new(0),
             corrupt: Notify::new(),
         })
     }
@@ -201,6 +197,10 @@ impl Running {
                 Ok(Event::WorkerDied { function, reason, again_ms }) => {
                     self.log.add(self.function_name(function), &format!("{reason}; started again in {again_ms} ms"));
                 }
+                Ok(Event::WorkerKept { function, reason }) => {
+                    let said = format!("the worker could not be renewed and serves on: {reason}");
+                    self.log.add(self.function_name(function), &said);
+                }
                 Ok(Event::Failed { reason }) => self.log.add("", &format!("the sandbox cannot go on: {reason}")),
                 Ok(Event::Forked { .. } | Event::Created | Event::Ready | Event::WorkerFailed { .. }) => {}
                 Err(ReceiveError::Nothing) => {}
@@ -298,24 +298,15 @@ impl Running {
         let text = one_line(&payload[..payload.len().min(DIAGNOSTIC_BYTES_MAX)]);
         let outcome = match verdict {
             Verdict::Done => Outcome::Done,
-            Verdict::Failed | Verdict::Crashed | Verdict::TooLarge | Verdict::Loop => Outcome::Failed,
+            Verdict::Failed | Verdict::Crashed | Verdict::OutOfMemory | Verdict::TooLarge | Verdict::Loop => {
+                Outcome::Failed
+            }
             Verdict::NotFound => Outcome::NotFound,
             Verdict::NotAllowed => Outcome::NotAllowed,
             Verdict::DeadlinePassed => Outcome::DeadlinePassed,
             Verdict::Overloaded => Outcome::Overloaded,
         };
-        let text = if verdict == Verdict::Crashed && self.was_out_of_memory() {
-            format!("out of memory: the application's limit is {} MiB", self.application.limits.memory_bytes >> 20)
-        } else {
-            text
-        };
         (outcome, format!("{}: {text}", self.function_name(function)))
-    }
-
-    /// Whether the kernel has killed for want of memory since this was asked last.
-    fn was_out_of_memory(&self) -> bool {
-        let kills = self.sandbox.usage(Cgroup::oom_kills).unwrap_or(0);
-        self.oom_kills_told.swap(kills, Ordering::Relaxed) < kills
     }
 
     /// Reads what instances have reported of their part in traced calls.

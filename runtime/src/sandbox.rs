@@ -8,6 +8,7 @@
 //! A [`Sandbox`] that is dropped is killed; only its control groups then stay until [`Sandbox::end`] or the next start's
 //! sweep.
 
+mod phases;
 mod plan;
 
 use std::io;
@@ -24,7 +25,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use sandbar_bus::{AgentSide, Catalogue, Function, Geometry, Layout, Segment};
-use sandbar_supervisor::protocol::{self, Event, Go, Plan, ReceiveError, Received};
+use sandbar_supervisor::protocol::{self, Event, FunctionGroup, Go, Plan, ReceiveError, Received, Renewal};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
@@ -33,6 +34,7 @@ use crate::inside::Inside;
 use crate::manifest::{Application, Runtime};
 use crate::python::Python;
 use crate::watch::watch;
+use phases::Phases;
 
 /// How long the supervisor may take to build the sandbox.
 const BUILD_MAX: Duration = Duration::from_secs(20);
@@ -55,6 +57,8 @@ pub(crate) struct Grounds {
     pub(crate) inside: Inside,
     /// An empty directory.
     pub(crate) mount_point: PathBuf,
+    /// When workers are renewed.
+    pub(crate) renewal: Renewal,
 }
 
 /// What one sandbox is made of.
@@ -165,8 +169,8 @@ impl Sandbox {
         specification: &Specification,
         read_logs: impl FnOnce(LogPipes),
     ) -> Result<Self, SandboxError> {
+        let mut phases = Phases::begin();
         let application = &specification.application;
-        let limits = application.limits;
         let (segment, segment_fd) = make_segment(application)?;
         let (logs, log_ends) = log_pipes(application.functions.len())?;
         // From the start: code that prints while it is loaded must not wait for somebody to read it.
@@ -180,14 +184,19 @@ impl Sandbox {
             fd.try_clone_to_owned().map_err(|source| SandboxError::Host { step: "copy a descriptor", source })
         };
         let mut descriptors = vec![segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?];
-        descriptors.extend(log_ends);
         let bus = AgentSide::new(segment, copy(out_event.as_fd())?);
         let out_event = watched(out_event)?;
 
-        let cgroup_limits =
-            CgroupLimits { memory_bytes: limits.memory_bytes, processes: limits.processes, cpus: limits.cpus };
-        let cgroup = grounds.hierarchy.make(&grounds.host_name, &specification.sandbox_name, &cgroup_limits)?;
-        let made = make_process(grounds, specification, &cgroup, Ends { descriptors }).await;
+        let cgroup = make_cgroup(grounds, specification)?;
+        phases.limited();
+        let made = match cgroup.memory_kills() {
+            Ok(kills) => {
+                descriptors.push(kills);
+                descriptors.extend(log_ends);
+                make_process(grounds, specification, &cgroup, Ends { descriptors }, &mut phases).await
+            }
+            Err(error) => Err(error.into()),
+        };
         let (process, control) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -197,7 +206,10 @@ impl Sandbox {
         };
         let sandbox = Self { process, cgroup: Mutex::new(Some(cgroup)), control, bus, out_event, trace, wake };
         match timeout(LOAD_MAX, sandbox.until_ready(application)).await {
-            Ok(Ok(())) => Ok(sandbox),
+            Ok(Ok(())) => {
+                phases.ready(&specification.sandbox_name);
+                Ok(sandbox)
+            }
             Ok(Err(error)) => {
                 sandbox.end().await;
                 Err(error)
@@ -218,7 +230,7 @@ impl Sandbox {
                     let function = application.functions.get(function).map_or("?", |function| function.name.as_str());
                     return Err(SandboxError::Worker { function: function.to_owned(), reason });
                 }
-                Event::Forked { .. } | Event::Created | Event::WorkerDied { .. } => {}
+                Event::Forked { .. } | Event::Created | Event::WorkerDied { .. } | Event::WorkerKept { .. } => {}
             }
         }
     }
@@ -292,6 +304,36 @@ impl Drop for Process {
             }
         }
     }
+}
+
+/// The control groups, those of functions with limits of their own included. Nothing is left of them if that fails.
+fn make_cgroup(grounds: &Grounds, specification: &Specification) -> Result<Cgroup, CgroupError> {
+    let application = &specification.application;
+    let limits = &application.limits;
+    let whole = CgroupLimits {
+        memory_bytes: Some(limits.memory_bytes),
+        processes: Some(limits.processes),
+        cpus: Some(limits.cpus),
+    };
+    let own: Vec<(usize, CgroupLimits)> = application
+        .functions
+        .iter()
+        .map(|function| CgroupLimits {
+            memory_bytes: function.limits.memory_bytes,
+            processes: function.limits.processes,
+            cpus: function.limits.cpus,
+        })
+        .enumerate()
+        .filter(|(_, limits)| !limits.is_empty())
+        .collect();
+    let mut cgroup = grounds.hierarchy.make(&grounds.host_name, &specification.sandbox_name, &whole)?;
+    if let Err(error) = cgroup.divide(&own) {
+        if let Err(left) = cgroup.remove() {
+            tracing::warn!(sandbox = specification.sandbox_name, error = %left, "a half-made control group could not be removed");
+        }
+        return Err(error);
+    }
+    Ok(cgroup)
 }
 
 async fn remove_cgroup(cgroup: Cgroup) {
@@ -370,6 +412,7 @@ async fn make_process(
     specification: &Specification,
     cgroup: &Cgroup,
     ends: Ends,
+    phases: &mut Phases,
 ) -> Result<(Process, AsyncFd<OwnedFd>), SandboxError> {
     let (control, theirs) = credential_pair(SockType::SeqPacket)?;
     let plan = plan::plan(
@@ -378,19 +421,24 @@ async fn make_process(
         &grounds.inside,
         specification.python.as_ref(),
         &grounds.mount_point,
+        grounds.renewal,
     );
+    send_plan(control.as_fd(), &plan, cgroup, &ends)?;
     let program = grounds.inside.supervisor();
-    let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs, &plan, ends)).await;
+    let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs)).await;
     let control =
         control.map_err(|error| SandboxError::Host { step: "start the supervisor", source: error.into() })??;
     let control = watched(control)?;
     let created = timeout(BUILD_MAX, until_created(&control)).await.map_err(|_| SandboxError::Slow(BUILD_MAX));
     let process = created.and_then(|created| created)?;
+    phases.built();
     let pid = process.pid;
-    cgroup.attach(pid)?;
+    let entries = cgroup.admit(pid)?;
+    let entry_fds: Vec<_> = entries.iter().map(AsRawFd::as_raw_fd).collect();
     map_users(pid, specification.first_user).map_err(|source| SandboxError::Host { step: "map users", source })?;
-    protocol::send(control.get_ref().as_fd(), &Go {}, &[])
+    protocol::send(control.get_ref().as_fd(), &Go {}, &entry_fds)
         .map_err(|source| SandboxError::Host { step: "let the supervisor go on", source })?;
+    phases.entered();
     Ok((process, control))
 }
 
@@ -404,7 +452,10 @@ async fn until_created(control: &AsyncFd<OwnedFd>) -> Result<Process, SandboxErr
             Event::Forked { pid } => process = Some(Process::watch(Pid::from_raw(pid))?),
             Event::Created => outcome = Some(Ok(())),
             Event::Failed { reason } => outcome = Some(Err(SandboxError::Inside(reason))),
-            event @ (Event::Ready | Event::WorkerFailed { .. } | Event::WorkerDied { .. }) => {
+            event @ (Event::Ready
+            | Event::WorkerFailed { .. }
+            | Event::WorkerDied { .. }
+            | Event::WorkerKept { .. }) => {
                 return Err(SandboxError::Inside(format!("the supervisor began with {event:?}")));
             }
         }
@@ -426,11 +477,24 @@ async fn launch_error(control: &AsyncFd<OwnedFd>, error: SandboxError) -> Sandbo
     error
 }
 
-/// Starts the supervisor's program, which forks the sandbox's first process as our child and ends, and sends it the plan.
-fn launch(program: &Path, control: OwnedFd, theirs: OwnedFd, plan: &Plan, ends: Ends) -> Result<OwnedFd, SandboxError> {
-    let step = |step| move |source| SandboxError::Host { step, source };
+/// Sends the plan, and the control groups of functions, to where the supervisor will find them.
+fn send_plan(control: BorrowedFd<'_>, plan: &Plan, cgroup: &Cgroup, ends: &Ends) -> Result<(), SandboxError> {
+    let failed = |source| SandboxError::Host { step: "send the plan", source };
     let descriptors: Vec<_> = ends.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    protocol::send(control.as_fd(), plan, &descriptors).map_err(step("send the plan"))?;
+    protocol::send(control, plan, &descriptors).map_err(failed)?;
+    for function in plan.functions.iter().enumerate().filter(|(_, plan)| plan.own_group).map(|(index, _)| index) {
+        if let Some(entry) = cgroup.function(function)? {
+            let descriptors: Vec<_> =
+                [&entry.memory_kills].into_iter().chain(&entry.entries).map(AsRawFd::as_raw_fd).collect();
+            protocol::send(control, &FunctionGroup { function }, &descriptors).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the supervisor's program, which forks the sandbox's first process as our child and ends.
+fn launch(program: &Path, control: OwnedFd, theirs: OwnedFd) -> Result<OwnedFd, SandboxError> {
+    let step = |step| move |source| SandboxError::Host { step, source };
     let mut command = Command::new(program);
     command.arg0("sandbar-supervisor").env_clear().current_dir("/");
     command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());

@@ -55,7 +55,7 @@ void sandbar_fail(const uint8_t *diagnostic, size_t len);
  * application goes by its name, one of another application by its path, such as "/gallery/thumbnail".
  *   -1 no such function, -2 payload too large, -3 overloaded, -4 went round in circles, -5 deadline passed, -6 not listed in the
  *   manifest; as it ended there: 2 failed, 3 crashed, 4 deadline passed, 5 overloaded, 6 output too large, 7 went round in
- *   circles, 8 not found, 9 not allowed */
+ *   circles, 8 not found, 9 not allowed, 10 out of memory */
 int32_t sandbar_call(const char *function, const uint8_t *payload, size_t len, int32_t content_format);
 /* Sends to another function and does not wait: 0, or why it was not sent; sandbar_reply has the diagnostic. */
 int32_t sandbar_send(const char *function, const uint8_t *payload, size_t len, int32_t content_format);

@@ -177,12 +177,20 @@ def _serve(handler, context):
         _bus.sandbar_answer(output, len(output), number)
 
 
+def _reseed():
+    # Python's own generators have been given new seeds by the hook; numpy's legacy one has no hook.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
 def _fork(slot):
     before = ctypes.pythonapi.PyOS_BeforeFork
     before()
     side = _bus.sandbar_worker_fork(slot)
     if side == 1:
         ctypes.pythonapi.PyOS_AfterFork_Child()
+        _reseed()
         gc.enable()
     else:
         ctypes.pythonapi.PyOS_AfterFork_Parent()

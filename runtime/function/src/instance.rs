@@ -98,9 +98,10 @@ impl std::error::Error for CallError {}
 impl Instance {
     /// The first thing the new process does: it takes the identity of its slot.
     pub(crate) fn begin(bus: &'static Bus, function_index: usize, function: Function, slot: usize) -> Self {
-        if let Err(error) = process::become_instance(slot) {
-            crate::worker::give_up(&format_args!("the instance cannot take its own user id: {error}"));
+        if let Err(error) = process::become_instance(slot, descriptors::RULES) {
+            crate::worker::give_up(&format_args!("the instance cannot take its own identity: {error}"));
         }
+        process::reseed();
         let generation = bus.slots()[slot].state().map_or(0, |state| state.generation);
         Self { bus, function_index, function, slot, generation }
     }
@@ -175,6 +176,11 @@ impl Instance {
     /// There was no room to run the handler.
     pub fn refuse(&self, served: Served, diagnostic: &str) {
         self.end(served, Verdict::Overloaded, diagnostic);
+    }
+
+    /// Ends the call with the error that its program was killed for want of memory.
+    pub fn out_of_memory(&self, served: Served, diagnostic: &str) {
+        self.end(served, Verdict::OutOfMemory, diagnostic);
     }
 
     fn end(&self, served: Served, verdict: Verdict, diagnostic: &str) {

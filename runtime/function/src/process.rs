@@ -1,11 +1,16 @@
 //! Making an instance's process, and giving it its identity.
 #![allow(unsafe_code, reason = "fork, identity and exit are system calls without safe wrappers")]
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::sync::atomic::AtomicU32;
 
 /// Instances run as this user id plus the number of their slot, in the sandbox's user namespace.
 pub const INSTANCE_UID_BASE: u32 = 2000;
+
+/// An instance's standing when the kernel looks for a process to kill for want of memory: before its worker and the supervisor.
+pub const OOM_SCORE_INSTANCE: i32 = 1000;
 
 /// Which side of a fork this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +57,16 @@ fn thread_id_word() -> *mut libc::c_void {
     if result == 0 { word } else { std::ptr::null_mut() }
 }
 
-/// Gives this process the identity of the instance in a slot: a user and group of its own, no capability, no way back.
+/// Gives this process the identity of the instance in a slot: a user and group of its own, no capability, the rules of
+/// instances, no way back. `rules` is the descriptor of those rules, if the kernel has such.
 ///
 /// # Errors
 /// When the kernel refuses: the process must not go on.
-pub fn become_instance(slot: usize) -> io::Result<()> {
+pub fn become_instance(slot: usize, rules: RawFd) -> io::Result<()> {
+    set_oom_score(OOM_SCORE_INSTANCE)?;
+    // What a call writes is its own, unless it says otherwise.
+    // SAFETY: no memory is involved.
+    unsafe { libc::umask(0o077) };
     let id = INSTANCE_UID_BASE + u32::try_from(slot).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: no memory is involved.
     check(unsafe { libc::syscall(libc::SYS_setresgid, id, id, id) })?;
@@ -69,7 +79,55 @@ pub fn become_instance(slot: usize) -> io::Result<()> {
     // A change of user makes a process undumpable, which closes its own /proc/self (and so /dev/stdout) to it. Other
     // instances have other users and may not look into it either way.
     // SAFETY: no memory is involved.
-    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }.into())
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }.into())?;
+    enter_rules(rules)
+}
+
+/// Sets this process's standing when the kernel looks for one to kill for want of memory: the higher, the sooner.
+///
+/// # Errors
+/// When it may not go as low, or not write to its own `/proc` at all.
+pub fn set_oom_score(score: i32) -> io::Result<()> {
+    // Opened to write and no more: to cut the file off first would be a right of its own under Landlock rules.
+    let mut file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj")?;
+    file.write_all(score.to_string().as_bytes())
+}
+
+/// Enters Landlock rules that the supervisor has made, and closes their descriptor.
+///
+/// # Errors
+/// When the kernel refuses rules that it has.
+pub fn enter_rules(rules: RawFd) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    let entered = check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) });
+    // SAFETY: the supervisor put a descriptor into this place, and nobody else uses it.
+    check(unsafe { libc::close(rules) }.into())?;
+    match entered {
+        // On a kernel without such rules something else is in their place.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBADFD | libc::ENOSYS | libc::EOPNOTSUPP)) => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives the C library's random generators a seed of this process's own: a seed that a worker has set, or the one they start with, would
+/// give all of its instances the same numbers.
+pub fn reseed() {
+    let mut seed = [0; 8];
+    // SAFETY: the kernel writes to the buffer, as many bytes as it has at most.
+    let got = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if usize::try_from(got) != Ok(seed.len()) {
+        return;
+    }
+    let seed = u64::from_ne_bytes(seed);
+    let [low, high] = [seed, seed >> 32].map(|half| u32::try_from(half & u64::from(u32::MAX)).unwrap_or(0));
+    // SAFETY: this process has one thread.
+    unsafe { libc::srand(low) };
+    // SAFETY: as above.
+    unsafe { srand48(libc::c_long::from(high)) };
+}
+
+unsafe extern "C" {
+    fn srand48(seed: libc::c_long);
 }
 
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;

@@ -227,6 +227,19 @@ impl Group {
             .map_err(|source| CgroupError::Write { path: self.path.join(file), value: value.to_owned(), source })
     }
 
+    /// A kernel file, for somebody else to read.
+    pub(super) fn open_to_read(&self, file: &str) -> Result<OwnedFd, CgroupError> {
+        let opened = self.open_file(file, OFlag::O_RDONLY);
+        opened.map(Into::into).map_err(|source| CgroupError::Read { path: self.path.join(file), source })
+    }
+
+    /// A kernel file, for somebody else to write to.
+    pub(super) fn open_to_write(&self, file: &str) -> Result<OwnedFd, CgroupError> {
+        let opened = self.open_file(file, OFlag::O_WRONLY);
+        let value = String::new();
+        opened.map(Into::into).map_err(|source| CgroupError::Write { path: self.path.join(file), value, source })
+    }
+
     fn open_file(&self, file: &str, access: OFlag) -> io::Result<File> {
         let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         Ok(openat(self.directory.as_fd(), file, flags, Mode::empty()).map(File::from)?)

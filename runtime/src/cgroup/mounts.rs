@@ -18,7 +18,7 @@ pub(crate) enum Controller {
 
 impl Controller {
     /// Those without which there are no limits.
-    const LIMITING: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
+    pub(super) const LIMITING: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
 
     pub(super) fn name(self) -> &'static str {
         match self {

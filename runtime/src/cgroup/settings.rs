@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::group::Group;
-use super::mounts::{Controller, Version};
+use super::mounts::{Controller, Tree, Version};
 use super::{CgroupError, CgroupLimits};
 
 /// The period in which a quota of processor time is counted: the kernel's default.
@@ -13,6 +13,11 @@ const CPU_PERIOD: Duration = Duration::from_millis(100);
 /// The least quota that the kernel takes.
 const CPU_QUOTA_MIN: Duration = Duration::from_millis(1);
 
+/// Sets the limits of all controllers that the tree has.
+pub(super) fn limit_all(group: &Group, tree: &Tree, limits: &CgroupLimits) -> Result<(), CgroupError> {
+    tree.controllers.iter().try_for_each(|&controller| limit(group, tree.version, controller, limits))
+}
+
 /// Sets what the controller limits.
 pub(super) fn limit(
     group: &Group,
@@ -20,19 +25,27 @@ pub(super) fn limit(
     controller: Controller,
     limits: &CgroupLimits,
 ) -> Result<(), CgroupError> {
-    match (controller, version) {
-        (Controller::Memory, Version::V1) => memory_v1(group, limits.memory_bytes),
-        (Controller::Memory, Version::V2) => memory_v2(group, limits.memory_bytes),
-        (Controller::Pids, _) => group.write("pids.max", &limits.processes.to_string()),
-        (Controller::Cpu, Version::V1) => {
-            group.write("cpu.cfs_period_us", &CPU_PERIOD.as_micros().to_string())?;
-            group.write("cpu.cfs_quota_us", &cpu_quota(limits.cpus).as_micros().to_string())
+    match controller {
+        Controller::Memory => limits.memory_bytes.map_or(Ok(()), |bytes| match version {
+            Version::V1 => memory_v1(group, bytes),
+            Version::V2 => memory_v2(group, bytes),
+        }),
+        Controller::Pids => {
+            limits.processes.map_or(Ok(()), |processes| group.write("pids.max", &processes.to_string()))
         }
-        (Controller::Cpu, Version::V2) => {
-            let (quota, period) = (cpu_quota(limits.cpus).as_micros(), CPU_PERIOD.as_micros());
-            group.write("cpu.max", &format!("{quota} {period}"))
+        Controller::Cpu => limits.cpus.map_or(Ok(()), |cpus| cpu(group, version, cpus)),
+        Controller::Freezer => Ok(()),
+    }
+}
+
+fn cpu(group: &Group, version: Version, cpus: f64) -> Result<(), CgroupError> {
+    let (quota, period) = (cpu_quota(cpus).as_micros(), CPU_PERIOD.as_micros());
+    match version {
+        Version::V1 => {
+            group.write("cpu.cfs_period_us", &period.to_string())?;
+            group.write("cpu.cfs_quota_us", &quota.to_string())
         }
-        (Controller::Freezer, _) => Ok(()),
+        Version::V2 => group.write("cpu.max", &format!("{quota} {period}")),
     }
 }
 
@@ -97,6 +110,15 @@ pub(super) fn inherit_cpuset(parent: &Group, child: &Group) -> Result<(), Cgroup
         }
     }
     Ok(())
+}
+
+/// The file to which a process of one thread writes `0` to enter the group. For a thread that moves itself the kernel does not halt every
+/// fork and exit on the host, for which it waits several milliseconds; that way is barred on v2.
+pub(super) fn entry(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "tasks",
+        Version::V2 => "cgroup.procs",
+    }
 }
 
 /// The file whose key `oom_kill` counts the processes that were killed for want of memory.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::group::Group;
 use super::mounts::{Controller, Tree, Version};
 use super::{Cgroup, CgroupError, CgroupLimits, Hierarchy, Member, Swept};
 
-const LIMITS: CgroupLimits = CgroupLimits { memory_bytes: 32 << 20, processes: 10, cpus: 0.5 };
+const LIMITS: CgroupLimits = CgroupLimits { memory_bytes: Some(32 << 20), processes: Some(10), cpus: Some(0.5) };
 
 /// A host name of this test's own, whose groups are gone when the test ends, however it ends.
 struct Host {
@@ -145,7 +146,24 @@ fn limits_are_set_and_a_process_is_under_them() {
     assert_eq!(cgroup.processes().unwrap(), 1);
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", held.pid())).unwrap();
     assert_eq!(groups.matches(&format!("/{}/a", host.name)).count(), cgroup.members.len(), "{groups}");
-    assert!(cgroup.memory_bytes().unwrap() < LIMITS.memory_bytes);
+    assert!(Some(cgroup.memory_bytes().unwrap()) < LIMITS.memory_bytes);
+}
+
+#[test]
+fn a_process_that_is_admitted_is_in_all_groups_once_it_has_entered() {
+    let Some(host) = Host::new("admit") else {
+        return;
+    };
+    let cgroup = host.make("a");
+    // Where the shell looks for the files, whose numbers this process has only when the shell runs already.
+    let mut held = Held::new("read files; for file in $files; do echo 0 > $file; done; cat /proc/self/cgroup");
+    let entries = cgroup.admit(held.pid()).unwrap();
+    let files = entries.iter().map(|entry| format!("/proc/{}/fd/{}", std::process::id(), entry.as_raw_fd()));
+    let files = files.collect::<Vec<_>>().join(" ");
+    held.go();
+    held.0.stdin.as_mut().unwrap().write_all(format!("{files}\n").as_bytes()).unwrap();
+    let groups = held.output();
+    assert_eq!(groups.matches(&format!("/{}/a\n", host.name)).count(), cgroup.members.len(), "{groups}");
 }
 
 #[test]
@@ -183,7 +201,7 @@ fn a_fork_over_the_limit_of_processes_is_refused() {
 #[test]
 fn processor_time_is_a_quota() {
     let Some(host) = Host::new("cpu") else { return };
-    let limits = CgroupLimits { cpus: 0.1, ..LIMITS };
+    let limits = CgroupLimits { cpus: Some(0.1), ..LIMITS };
     let cgroup = host.hierarchy.make(&host.name, "a", &limits).unwrap();
     let mut held = Held::new("while :; do :; done");
     cgroup.attach(held.pid()).unwrap();
@@ -353,7 +371,7 @@ fn a_refused_limit_leaves_nothing_and_names_file_and_value() {
     let Some(host) = Host::new("refused") else {
         return;
     };
-    let limits = CgroupLimits { processes: u32::MAX, ..LIMITS };
+    let limits = CgroupLimits { processes: Some(u32::MAX), ..LIMITS };
     let refused = host.hierarchy.make(&host.name, "a", &limits).unwrap_err().to_string();
     assert!(refused.contains("pids.max") && refused.contains("4294967295"), "{refused}");
     assert!(host.is_gone());

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::CeilingError;
 use crate::bundle::BundleError;
 use crate::manifest::ManifestError;
 use crate::python::PythonError;
@@ -40,6 +41,9 @@ pub enum DeployError {
     /// The manifest is wrong.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// It asks for more than this host gives.
+    #[error("the application is not deployed")]
+    Ceiling(#[from] CeilingError),
     /// The host has no Python that can be used.
     #[error("the application has functions in Python")]
     Python(#[from] PythonError),

@@ -9,7 +9,8 @@ use super::document::{At, Plain, PlainFunction};
 use super::problem::{Problems, did_you_mean};
 use super::quantity::{show_time, time};
 use super::{
-    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, NEXT_MAX, Name, Runtime, Target, code, limits,
+    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, Runtime, Target,
+    code, limits,
 };
 
 /// The time-out of a function that names none.
@@ -35,10 +36,23 @@ pub(super) fn application(plain: &Plain, dir: Option<&Path>, problems: &mut Prob
     let calls = calls(plain, problems);
     let callers = callers(plain, problems);
     let limits = limits::limits(&plain.limits, plain.functions.len(), problems);
-    let functions: Vec<_> =
-        plain.functions.iter().zip(next).filter_map(|(plain, next)| function(plain, next, dir, problems)).collect();
+    let network = network(plain.network.as_ref(), problems);
+    let function = |(plain, next)| function(plain, next, &limits, dir, problems);
+    let functions: Vec<_> = plain.functions.iter().zip(next).filter_map(function).collect();
     let complete = functions.len() == plain.functions.len();
-    complete.then_some(Application { name: name?, entry: entry?, functions, calls, callers, limits })
+    complete.then_some(Application { name: name?, entry: entry?, functions, calls, callers, network, limits })
+}
+
+fn network(written: Option<&At<String>>, problems: &mut Problems<'_>) -> Network {
+    match written.map(|written| (written, written.value.as_str())) {
+        None | Some((_, "none")) => Network::None,
+        Some((_, "host")) => Network::Host,
+        Some((written, other)) => {
+            let why = format_args!("network = \"{}\" is neither \"none\" nor \"host\"", other.escape_debug());
+            problems.at(&written.span, why);
+            Network::None
+        }
+    }
 }
 
 fn checked_name(name: &At<String>, problems: &mut Problems<'_>) -> Option<Name> {
@@ -191,9 +205,11 @@ fn note_cycle(path: &[(usize, usize)], back_to: usize, plain: &Plain, problems: 
 fn function(
     plain: &PlainFunction,
     next: Vec<usize>,
+    of: &Limits,
     dir: Option<&Path>,
     problems: &mut Problems<'_>,
 ) -> Option<Function> {
+    let limits = limits::function_limits(&plain.limits, of, problems);
     let name = checked_name(&plain.name, problems);
     let runtime = plain
         .runtime
@@ -212,7 +228,7 @@ fn function(
         None => None,
     };
     let (name, runtime, code) = (name?, runtime?, code?);
-    Some(Function { name, runtime, code, handler: handler?, timeout: timeout?, content_format, next })
+    Some(Function { name, runtime, code, handler: handler?, timeout: timeout?, content_format, next, limits })
 }
 
 fn checked_content_format(number: &At<i64>, problems: &mut Problems<'_>) -> Option<u16> {

@@ -23,6 +23,7 @@ pub(super) struct Plain {
     pub(super) calls: Vec<At<String>>,
     /// Names of other applications.
     pub(super) callers: Vec<At<String>>,
+    pub(super) network: Option<At<String>>,
     pub(super) limits: PlainLimits,
     /// In the order of the text.
     pub(super) functions: Vec<PlainFunction>,
@@ -50,11 +51,14 @@ pub(super) struct PlainFunction {
     pub(super) timeout: Option<At<String>>,
     pub(super) content_format: Option<At<i64>>,
     pub(super) next: Vec<At<String>>,
+    /// `memory`, `processes` and `cpus` alone.
+    pub(super) limits: PlainLimits,
 }
 
-const TOP_FIELDS: [&str; 6] = ["name", "entry", "calls", "callers", "limits", "functions"];
+const TOP_FIELDS: [&str; 7] = ["name", "entry", "calls", "callers", "network", "limits", "functions"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
-const FUNCTION_FIELDS: [&str; 6] = ["runtime", "code", "handler", "timeout", "content_format", "next"];
+const FUNCTION_FIELDS: [&str; 7] = ["runtime", "code", "handler", "timeout", "content_format", "next", "limits"];
+const FUNCTION_LIMITS_FIELDS: [&str; 3] = ["memory", "processes", "cpus"];
 
 /// Reads the text. `None` if it is not TOML; a field that was refused is absent from what is returned.
 pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
@@ -68,7 +72,7 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
     let table = document.get_ref();
     refuse_unknown(table, &TOP_FIELDS, problems);
     let limits = match table_field(table, "limits", problems) {
-        Some((_, limits)) => read_limits(limits, problems),
+        Some((_, limits)) => read_limits(limits, &LIMITS_FIELDS, problems),
         None => PlainLimits::default(),
     };
     let plain = Plain {
@@ -81,6 +85,7 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
             "an application's name such as \"thermostat\" or a list of names",
             problems,
         ),
+        network: text_field(table, "network", "\"host\"", problems),
         limits,
         functions: read_functions(table, problems),
     };
@@ -104,8 +109,8 @@ fn note_missing(table: &DeTable<'_>, plain: &Plain, problems: &mut Problems<'_>)
     }
 }
 
-fn read_limits(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainLimits {
-    refuse_unknown(table, &LIMITS_FIELDS, problems);
+fn read_limits(table: &DeTable<'_>, known: &[&str], problems: &mut Problems<'_>) -> PlainLimits {
+    refuse_unknown(table, known, problems);
     PlainLimits {
         memory: text_field(table, "memory", "\"64MiB\"", problems),
         processes: whole_number_field(table, "processes", problems),
@@ -147,6 +152,9 @@ fn read_functions(table: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<Plain
             timeout: text_field(fields, "timeout", "\"2s\"", problems),
             content_format: whole_number_field(fields, "content_format", problems),
             next: texts_field(fields, "next", "a function's name or a list of names", problems),
+            limits: table_field(fields, "limits", problems).map_or_else(PlainLimits::default, |(_, limits)| {
+                read_limits(limits, &FUNCTION_LIMITS_FIELDS, problems)
+            }),
         });
     }
     read

@@ -3,11 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::Limits;
 use super::check::within;
 use super::document::{At, PlainLimits};
 use super::problem::Problems;
 use super::quantity::{show_size, show_time, size, time};
+use super::{FunctionLimits, Limits};
 
 const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 /// The floor holds PID 1, the message segment and one small native function; the ceiling is a slip of the pen.
@@ -63,6 +63,30 @@ pub(super) fn limits(plain: &PlainLimits, functions: usize, problems: &mut Probl
         calls: count(plain.calls.as_ref(), CALLS_DEFAULT, &CALLS, "calls", problems),
         spin,
     }
+}
+
+/// The floor holds a worker and a small instance.
+const FUNCTION_MEMORY_BYTES_MIN: u64 = 4 << 20;
+
+/// Checks the table `[functions.NAME.limits]` of a function in an application with these limits.
+pub(super) fn function_limits(plain: &PlainLimits, of: &Limits, problems: &mut Problems<'_>) -> FunctionLimits {
+    let memory = plain.memory.as_ref().and_then(|memory| {
+        let range = FUNCTION_MEMORY_BYTES_MIN..=of.memory_bytes;
+        let what = "the memory of a function (at most its application's)";
+        within(memory, size(&memory.value), &range, what, |bytes| show_size(*bytes), problems)
+    });
+    let processes = plain.processes.as_ref().and_then(|processes| {
+        // A worker and an instance.
+        let range = 2..=i64::from(of.processes);
+        let what = "processes of a function (at most its application's)";
+        within(processes, Ok(processes.value), &range, what, i64::to_string, problems)
+    });
+    let cpus = plain.cpus.as_ref().and_then(|cpus| {
+        let range = *CPUS.start()..=of.cpus;
+        within(cpus, Ok(cpus.value), &range, "cpus of a function (at most its application's)", f64::to_string, problems)
+    });
+    let processes = processes.and_then(|processes| u32::try_from(processes).ok());
+    FunctionLimits { memory_bytes: memory, processes, cpus }
 }
 
 fn count(

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program};
+use sandbar_supervisor::identity::{Network, ResourceLimits};
+use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program, Renewal};
 
 use crate::inside::{DIRECTORY_INSIDE, Inside, PYTHON_WORKER_NAME};
-use crate::manifest::{Application, Runtime};
+use crate::manifest::{Application, FunctionLimits, Runtime};
 use crate::python::Python;
 
 /// Where a sandbox sees its application's files.
@@ -16,6 +17,8 @@ const SYSTEM: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"];
 /// What programs need of `/etc`: nothing that is secret or says much of the host.
 const SETTINGS: [&str; 5] =
     ["/etc/ld.so.cache", "/etc/alternatives", "/etc/ssl/certs", "/etc/localtime", "/etc/mime.types"];
+/// Who answers questions for names, where the network is the host's.
+const RESOLVER: &str = "/etc/resolv.conf";
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 /// The share of an application's memory that its temporary files may take.
 const TMP_SHARE: u64 = 4;
@@ -27,6 +30,7 @@ pub(super) fn plan(
     inside: &Inside,
     python: Option<&Python>,
     mount_point: &Path,
+    renewal: Renewal,
 ) -> Plan {
     let mut binds = Vec::new();
     let mut links = Vec::new();
@@ -37,6 +41,9 @@ pub(super) fn plan(
         }
     }
     binds.extend(SETTINGS.iter().filter_map(|path| bind(Path::new(path), false)));
+    if application.network == Network::Host {
+        binds.extend(bind(Path::new(RESOLVER), false));
+    }
     binds.extend(DEVICES.iter().filter_map(|path| bind(Path::new(path), true)));
     if let Some(python) = python {
         binds.extend(python.directories.iter().filter_map(|directory| bind(directory, false)));
@@ -53,14 +60,33 @@ pub(super) fn plan(
         links,
         files: files(application),
         tmp_bytes: application.limits.memory_bytes / TMP_SHARE,
+        network: application.network,
+        renewal,
+        resources: ResourceLimits {
+            processes: application.limits.processes.into(),
+            file_bytes: application.limits.memory_bytes,
+        },
         functions: application
             .functions
             .iter()
             .map(|function| FunctionPlan {
                 name: function.name.as_str().to_owned(),
                 program: program(function, python),
+                timeout: function.timeout,
+                memory_limit: memory_limit(function, application),
+                own_group: function.limits != FunctionLimits::default(),
             })
             .collect(),
+    }
+}
+
+/// What is said of a function that has exceeded its memory. Where it has a limit of its own, the kernel does not tell which of the two
+/// it was.
+fn memory_limit(function: &crate::manifest::Function, application: &Application) -> String {
+    let whole = application.limits.memory_bytes >> 20;
+    match function.limits.memory_bytes {
+        None => format!("the application's limit is {whole} MiB"),
+        Some(own) => format!("the function's limit is {} MiB, the application's {whole} MiB", own >> 20),
     }
 }
 
@@ -85,11 +111,12 @@ fn bind(path: &Path, device: bool) -> Option<Bind> {
 
 fn files(application: &Application) -> Vec<(PathBuf, String)> {
     let name = application.name.as_str();
+    let names = if application.network == Network::Host { "files dns" } else { "files" };
     let file = |path: &str, contents: String| (PathBuf::from(path), contents);
     vec![
         file("/etc/passwd", "root:x:0:0::/:/bin/false\nworker:x:1000:1000::/tmp:/bin/false\n".to_owned()),
         file("/etc/group", "root:x:0:\nworker:x:1000:\n".to_owned()),
         file("/etc/hosts", format!("127.0.0.1 localhost {name}\n::1 localhost\n")),
-        file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        file("/etc/nsswitch.conf", format!("passwd: files\ngroup: files\nhosts: {names}\n")),
     ]
 }

@@ -14,21 +14,31 @@ use sandbar_function::Output;
 use sandbar_function::instance::{Instance, Served, log};
 use sandbar_function::worker::Worker;
 
+use crate::memory::MemoryKills;
+use crate::protocol::FunctionPlan;
 use crate::spawn::environment;
 
 /// Bytes of standard error that are kept to find the diagnostic in.
 const DIAGNOSTIC_BYTES_MAX: usize = 512;
 
 /// Is the worker of such a function: never returns, but with the reason why it cannot be.
-pub(crate) fn serve(name: &str, path: &Path) -> Result<Infallible, Box<dyn std::error::Error>> {
+pub(crate) fn serve(
+    plan: &FunctionPlan,
+    path: &Path,
+    kills: &MemoryKills,
+) -> Result<Infallible, Box<dyn std::error::Error>> {
     std::env::set_current_dir("/app")?;
-    let worker = Worker::join_as(name)?;
+    let worker = Worker::join_as(&plan.name)?;
     worker.ready()?;
     let instance = worker.next_instance();
     if let Some(served) = instance.take() {
+        kills.forget();
         match run(&instance, &served, path) {
             Ok(Finished { status, output, .. }) if status.success() => {
                 instance.answer(served, &Output::Bytes(&output), None)
+            }
+            Ok(finished) if finished.status.signal() == Some(libc::SIGKILL) && kills.take_one() => {
+                instance.out_of_memory(served, &format!("out of memory: {}", plan.memory_limit));
             }
             Ok(finished) => instance.fail(served, &finished.diagnostic(path)),
             // No room for a process, which may pass.

@@ -9,22 +9,27 @@
 
 mod executable;
 pub mod identity;
+pub mod landlock;
+pub mod memory;
 pub mod protocol;
 pub mod root;
 pub mod seccomp;
 pub mod spawn;
 pub mod supervise;
+mod temporary;
 
 use std::error::Error;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::prctl;
 use nix::unistd::dup;
 use sandbar_bus::Bus;
 
-use crate::protocol::{Event, Go, PLAN_DESCRIPTORS, Plan, Received, receive, send};
-use crate::spawn::Outlets;
+use crate::memory::MemoryKills;
+use crate::protocol::{Event, FunctionGroup, Go, PLAN_DESCRIPTORS, Plan, Received, receive, send};
+use crate::spawn::{Outlets, OwnGroup};
 use crate::supervise::Supervisor;
+use crate::temporary::TemporaryFiles;
 
 /// Makes the sandbox that the agent plans, and runs it until the agent is gone.
 ///
@@ -49,21 +54,26 @@ pub fn run() -> Result<(), Box<dyn Error>> {
 
 fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     let Received { record: plan, descriptors, .. } = receive::<Plan>(agent.as_fd())?;
-    identity::leave_host()?;
+    let groups = receive_groups(agent.as_fd(), &plan)?;
+    identity::leave_host(plan.network)?;
     if let Some(pid) = fork_first_process()? {
         return Ok(send(agent.as_fd(), &Event::Forked { pid }, &[])?);
     }
     prctl::set_name(c"sandbar-super")?;
     let null = std::fs::File::open("/dev/null")?.into();
-    identity::name_host(&plan.application)?;
+    identity::name_host(&plan.application, plan.network)?;
     root::enter(&plan)?;
     identity::enter_user_namespace()?;
     send(agent.as_fd(), &Event::Created, &[])?;
-    receive::<Go>(agent.as_fd())?;
-    identity::become_supervisor()?;
-    let Descriptors { bus, wake, outlets } = sort_descriptors(descriptors, null)?;
+    let Received { descriptors: entries, .. } = receive::<Go>(agent.as_fd())?;
+    identity::enter_groups(&entries)?;
+    drop(entries);
+    identity::become_supervisor(&plan.resources)?;
+    let Descriptors { bus, wake, mut outlets } = sort_descriptors(descriptors, groups, null)?;
+    outlets.rules = landlock::rules()?;
+    let temporary = TemporaryFiles::open()?;
     seccomp::confine()?;
-    Ok(Supervisor::start(bus, agent, wake, outlets, plan.functions)?.run()?)
+    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, plan.renewal)?.run()?)
 }
 
 /// Forks the first process of the new process id namespace as a child of the agent: its id on the host in the process that
@@ -87,16 +97,34 @@ struct Descriptors {
     outlets: Outlets,
 }
 
+/// The control groups of those functions that have some, by function.
+fn receive_groups(agent: BorrowedFd<'_>, plan: &Plan) -> Result<Vec<Option<OwnGroup>>, Box<dyn Error>> {
+    let mut groups: Vec<Option<OwnGroup>> = plan.functions.iter().map(|_| None).collect();
+    for _ in plan.functions.iter().filter(|function| function.own_group) {
+        let Received { record, descriptors, .. } = receive::<FunctionGroup>(agent)?;
+        let mut descriptors = descriptors.into_iter();
+        let kills = MemoryKills::new(descriptors.next().ok_or("a function's control group has no count of kills")?);
+        let place = groups.get_mut(record.function).ok_or("a control group is of no function")?;
+        *place = Some(OwnGroup { kills, entries: descriptors.collect() });
+    }
+    Ok(groups)
+}
+
 /// The descriptors of a plan, each in its place, and the bus joined.
-fn sort_descriptors(descriptors: Vec<OwnedFd>, null: OwnedFd) -> Result<Descriptors, Box<dyn Error>> {
+fn sort_descriptors(
+    descriptors: Vec<OwnedFd>,
+    groups: Vec<Option<OwnGroup>>,
+    null: OwnedFd,
+) -> Result<Descriptors, Box<dyn Error>> {
     let mut rest = descriptors.into_iter();
     let mut next = || rest.next().ok_or(format!("a plan comes with at least {PLAN_DESCRIPTORS} descriptors"));
-    let (segment, out_event, trace, wake, own_log) = (next()?, next()?, next()?, next()?, next()?);
+    let (segment, out_event, trace, wake) = (next()?, next()?, next()?, next()?);
+    let (kills, own_log) = (MemoryKills::new(next()?), next()?);
     let logs: Vec<OwnedFd> = rest.collect();
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&own_log)?;
     nix::unistd::dup2_stderr(&own_log)?;
     let bus = Bus::attach(segment.as_fd(), out_event.try_clone()?)?;
-    let outlets = Outlets { segment, out_event, trace, null, logs };
+    let outlets = Outlets { segment, out_event, trace, null, rules: None, kills, groups, logs };
     Ok(Descriptors { bus: Box::leak(Box::new(bus)), wake, outlets })
 }

@@ -3,14 +3,18 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, Pid, execve, fork};
+use sandbar_function::process::enter_rules;
 use sandbar_function::worker::{FUNCTION_VARIABLE, descriptors, give_up};
 
+use crate::landlock::Rules;
+use crate::memory::MemoryKills;
 use crate::protocol::{FunctionPlan, Program};
 use crate::{executable, identity, seccomp};
 
@@ -25,26 +29,49 @@ pub struct Outlets {
     pub trace: OwnedFd,
     /// `/dev/null`.
     pub null: OwnedFd,
+    /// The second wall, where the kernel has it.
+    pub rules: Option<Rules>,
+    /// Kills for want of memory in the sandbox's own control group.
+    pub kills: MemoryKills,
+    /// By function, the control groups of those that have some of their own.
+    pub groups: Vec<Option<OwnGroup>>,
     /// One log pipe for each function.
     pub logs: Vec<OwnedFd>,
 }
 
-/// A worker's process, just started, and the pipe on which it says that it is ready.
+/// The control groups of one function.
+#[derive(Debug)]
+pub struct OwnGroup {
+    /// Kills for want of memory there.
+    pub kills: MemoryKills,
+    /// For each group, the file to which a process writes to enter it.
+    pub entries: Vec<OwnedFd>,
+}
+
+impl Outlets {
+    /// Where kills of a function's processes for want of memory are counted.
+    #[must_use]
+    pub fn memory_kills(&self, function: usize) -> &MemoryKills {
+        self.groups.get(function).and_then(Option::as_ref).map_or(&self.kills, |group| &group.kills)
+    }
+}
+
+/// A worker's process, just started, and the socket on which it says that it is ready.
 #[derive(Debug)]
 pub struct Spawned {
     /// The process, in the sandbox.
     pub pid: Pid,
-    /// Ends without a word when the process ends without one.
+    /// Ends without a word when the process ends without one. It forks nothing before this is closed.
     pub status: OwnedFd,
 }
 
-/// Forks and becomes the worker of a function.
+/// Forks and becomes the worker of a function, in this turn of its workers.
 ///
 /// # Errors
-/// When there is no room for a process or a pipe.
+/// When there is no room for a process or a socket.
 #[allow(unsafe_code, reason = "fork")]
-pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result<Spawned> {
-    let (status, report) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+pub fn spawn(outlets: &Outlets, index: usize, turn: u32, plan: &FunctionPlan) -> io::Result<Spawned> {
+    let (status, report) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     // Whoever holds the other end open must not hold up the supervisor.
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // SAFETY: the supervisor has one thread, so the child may do whatever the supervisor may.
@@ -52,7 +79,7 @@ pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result
         ForkResult::Parent { child } => Ok(Spawned { pid: child, status }),
         ForkResult::Child => {
             drop(status);
-            match become_worker_of(outlets, index, plan, report) {
+            match become_worker_of(outlets, (index, turn), plan, report) {
                 Ok(never) => match never {},
                 Err(error) => give_up(&Chain(error.as_ref())),
             }
@@ -76,7 +103,7 @@ impl std::fmt::Display for Chain<'_> {
 
 fn become_worker_of(
     outlets: &Outlets,
-    index: usize,
+    (index, turn): (usize, u32),
     plan: &FunctionPlan,
     report: OwnedFd,
 ) -> Result<Infallible, Box<dyn std::error::Error>> {
@@ -90,20 +117,40 @@ fn become_worker_of(
         (outlets.out_event.as_fd(), descriptors::OUT_EVENT),
         (outlets.trace.as_fd(), descriptors::TRACE),
         (report.as_fd(), descriptors::STATUS),
+        (outlets.rules.as_ref().map_or(outlets.null.as_fd(), |rules| rules.instance.as_fd()), descriptors::RULES),
+        (outlets.rules.as_ref().map_or(outlets.null.as_fd(), |rules| rules.worker.as_fd()), OWN_RULES),
+        (outlets.memory_kills(index).file(), KILLS),
     ];
+    // Before any code of the application runs.
+    identity::enter_groups(outlets.groups.get(index).and_then(Option::as_ref).map_or(&[][..], |own| &own.entries))?;
     place(&places)?;
     std::mem::forget(report);
+    let kills = memory_kills()?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    identity::become_worker()?;
+    identity::become_worker(identity::worker_id(index, turn))?;
+    enter_rules(OWN_RULES)?;
     seccomp::confine_worker()?;
     match &plan.program {
-        Program::Executable { path } => executable::serve(&plan.name, path),
+        Program::Executable { path } => executable::serve(plan, path, &kills),
         Program::Native { path } => Ok(execute(&[path.as_path()], &plan.name)?),
         Program::Python { interpreter, worker, code, handler } => {
             let arguments = [interpreter, Path::new("-B"), Path::new("-s"), worker, code, Path::new(handler)];
             Ok(execute(&arguments, &plan.name)?)
         }
     }
+}
+
+/// Where the worker's own rules are, until it has entered them.
+const OWN_RULES: RawFd = descriptors::END;
+/// Where the count of kills for want of memory is. It closes when a program is executed.
+const KILLS: RawFd = descriptors::END + 1;
+
+#[allow(unsafe_code, reason = "descriptors by number")]
+fn memory_kills() -> io::Result<MemoryKills> {
+    // SAFETY: it was put into this place just now, and nobody else takes it.
+    let file = unsafe { OwnedFd::from_raw_fd(KILLS) };
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(MemoryKills::new(file))
 }
 
 /// Puts descriptors in their places and closes all others.
@@ -127,7 +174,7 @@ fn place(places: &[(BorrowedFd<'_>, RawFd)]) -> io::Result<()> {
         }
     }
     // SAFETY: as above, for all the others.
-    if unsafe { libc::close_range(descriptors::END.cast_unsigned(), u32::MAX, 0) } < 0 {
+    if unsafe { libc::close_range(KILLS.cast_unsigned() + 1, u32::MAX, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

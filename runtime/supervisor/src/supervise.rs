@@ -1,59 +1,36 @@
 //! The supervisor's loop: it sleeps until a process has ended, a deadline has passed, a worker is to be started again, or the
 //! agent is gone.
 
-use std::collections::BTreeMap;
+mod audit;
+mod ending;
+mod worker;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
-use sandbar_bus::slot::Phase;
-use sandbar_bus::{Bus, Verdict};
-use sandbar_function::worker::READY;
 
-use crate::identity::kill_leftovers;
-use crate::protocol::{Event, FunctionPlan, send};
-use crate::spawn::{Outlets, Spawned, spawn};
+use crate::protocol::{Event, FunctionPlan, Renewal, send};
+use crate::spawn::Outlets;
+use crate::temporary::TemporaryFiles;
+use audit::Audit;
+use ending::{Dying, Overdue};
+use worker::{AGAIN, Worker};
 
 /// How often the supervisor looks for deadlines while calls are under way. A call is cut off this much after its deadline,
 /// at most.
 const TICK: Duration = Duration::from_millis(20);
 /// For how long it goes on looking when nothing is under way, before it sleeps until it is woken.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a worker may take to load its code.
-const LOAD_MAX: Duration = Duration::from_secs(60);
-/// How long a worker that has closed its status pipe without a word may take to end.
-const LAST_WORD: Duration = Duration::from_secs(1);
-/// Pause before a worker that died is started again: doubles each time, from the first to the second.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
-/// Bytes that a worker may say of why it cannot load its code.
-const REASON_BYTES_MAX: usize = 8 << 10;
-/// A worker that lived this long has died of something new.
-const LIVED_WELL: Duration = Duration::from_secs(30);
-
-/// One function's worker.
-#[derive(Debug)]
-enum Worker {
-    /// Its process loads the code.
-    Loading { pid: Pid, status: Option<OwnedFd>, said: Vec<u8>, since: Instant, until: Instant, pause: Duration },
-    /// Its process forks instances.
-    Running { pid: Pid, since: Instant, pause: Duration },
-    /// It died, and is started again at some time.
-    Down { until: Instant, pause: Duration },
-}
-
-impl Worker {
-    fn loading(spawned: Spawned, pause: Duration) -> Self {
-        let since = Instant::now();
-        let Spawned { pid, status } = spawned;
-        Self::Loading { pid, status: Some(status), said: Vec::new(), since, until: since + LOAD_MAX, pause }
-    }
-}
+/// How much longer than its time-out an instance may seem to run, by the supervisor's clock.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 
 /// The sandbox, once it runs.
 #[derive(Debug)]
@@ -65,10 +42,20 @@ pub struct Supervisor {
     outlets: Outlets,
     functions: Vec<FunctionPlan>,
     workers: Vec<Worker>,
+    /// By function, how many workers it has had: each is another user than the one before.
+    turns: Vec<u32>,
+    /// By function, how many instances of its worker have ended.
+    served: Vec<u64>,
+    renewal: Renewal,
     /// Whether all workers have been ready at some time.
     was_ready: bool,
-    /// Slots whose instance was killed for its deadline, with the milliseconds it had.
-    overdue: BTreeMap<usize, u64>,
+    temporary: TemporaryFiles,
+    /// Instances that are dead and not buried yet.
+    dying: Vec<Dying>,
+    overdue: Overdue,
+    audit: Audit,
+    /// No instance may run for longer, whatever its slot says.
+    timeout_max: Duration,
     /// When something was last under way.
     busy_at: Instant,
     gave_back: bool,
@@ -79,37 +66,45 @@ impl Supervisor {
     ///
     /// # Errors
     /// When no process can be made.
-    pub fn start(
+    pub(crate) fn start(
         bus: &'static Bus,
         agent: OwnedFd,
         wake: OwnedFd,
         outlets: Outlets,
+        temporary: TemporaryFiles,
         functions: Vec<FunctionPlan>,
+        renewal: Renewal,
     ) -> io::Result<Self> {
         let mut child_ended = SigSet::empty();
         child_ended.add(Signal::SIGCHLD);
         child_ended.thread_block()?;
         let ended = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let mut workers = Vec::with_capacity(functions.len());
-        for (index, function) in functions.iter().enumerate() {
-            let spawned = spawn(&outlets, index, function)?;
-            workers.push(Worker::loading(spawned, AGAIN.0));
-        }
-        let overdue = BTreeMap::new();
         let busy_at = Instant::now();
-        Ok(Self {
+        let mut supervisor = Self {
             bus,
             agent,
             wake,
             ended,
             outlets,
-            functions,
-            workers,
+            workers: Vec::with_capacity(functions.len()),
+            turns: vec![0; functions.len()],
+            served: vec![0; functions.len()],
+            renewal,
             was_ready: false,
-            overdue,
+            temporary,
+            dying: Vec::new(),
+            overdue: Overdue::new(),
+            audit: Audit::new(bus.slots().len(), functions.len()),
+            timeout_max: functions.iter().map(|function| function.timeout).max().unwrap_or_default() + TIMEOUT_SLACK,
             busy_at,
             gave_back: true,
-        })
+            functions,
+        };
+        for function in 0..supervisor.functions.len() {
+            let process = supervisor.spawn_worker(function)?;
+            supervisor.workers.push(Worker::Loading { process, pause: AGAIN.0 });
+        }
+        Ok(supervisor)
     }
 
     /// Runs the sandbox until the agent is gone.
@@ -123,21 +118,19 @@ impl Supervisor {
             self.bus.supervisor_sleeps(false);
             self.hear_workers(&woken.statuses);
             self.reap();
+            self.bury();
             self.enforce_deadlines();
-            self.restart_workers();
+            self.audit();
+            self.keep_workers();
         }
     }
 
     /// How long to sleep; `None` until woken.
     fn timeout(&mut self) -> Option<Duration> {
         let now = Instant::now();
-        let workers = self.workers.iter().filter_map(|worker| match worker {
-            Worker::Loading { until, .. } => Some(*until),
-            Worker::Down { until, .. } => Some(*until),
-            Worker::Running { .. } => None,
-        });
-        let worker = workers.min().map(|at| at.saturating_duration_since(now));
-        self.calls_timeout(now).into_iter().chain(worker).min()
+        let worker = self.workers.iter().filter_map(Worker::until).min();
+        let worker = worker.map(|at| at.saturating_duration_since(now));
+        self.calls_timeout(now).into_iter().chain(worker).chain(self.dying_timeout()).min()
     }
 
     fn calls_timeout(&mut self, now: Instant) -> Option<Duration> {
@@ -153,6 +146,7 @@ impl Supervisor {
         }
         if !self.gave_back {
             self.bus.give_memory_back();
+            self.forget_kills();
             self.gave_back = true;
         }
         self.bus.supervisor_sleeps(true);
@@ -165,7 +159,8 @@ impl Supervisor {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds: Vec<PollFd<'_>> =
             vec![readable(self.agent.as_fd()), readable(self.wake.as_fd()), readable(self.ended.as_fd())];
-        let loading: Vec<(usize, BorrowedFd<'_>)> = self.loading().collect();
+        let loading: Vec<(usize, BorrowedFd<'_>)> =
+            self.workers.iter().enumerate().filter_map(|(index, worker)| Some((index, worker.status()?))).collect();
         fds.extend(loading.iter().map(|(_, status)| readable(*status)));
         let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
             // Rounded up, lest the loop turn until the last fraction of a millisecond has passed.
@@ -188,101 +183,15 @@ impl Supervisor {
         Ok(Some(Woken { statuses: statuses.collect() }))
     }
 
-    fn loading(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        self.workers.iter().enumerate().filter_map(|(index, worker)| match worker {
-            Worker::Loading { status, .. } => Some((index, status.as_ref()?.as_fd())),
-            Worker::Running { .. } | Worker::Down { .. } => None,
-        })
-    }
-
     fn tell(&self, event: &Event) {
         // An agent that cannot be told is gone, which the loop sees next.
         let _gone = send(self.agent.as_fd(), event, &[]);
     }
 
-    /// Hears what workers that are loading their code have to say.
-    fn hear_workers(&mut self, functions: &[usize]) {
-        for function in functions {
-            let Worker::Loading { pid, status, said, since, until, pause } = &mut self.workers[*function] else {
-                continue;
-            };
-            let Some(pipe) = status else { continue };
-            let ended = hear(pipe, said);
-            if said == READY.as_bytes() {
-                self.workers[*function] = Worker::Running { pid: *pid, since: *since, pause: *pause };
-                // Its first instances are wanted now, and messages may wait already.
-                self.bus.worker_bell(*function).ring();
-            } else if ended && said.is_empty() {
-                // It will say nothing more. How it ended is seen when it is reaped; one that does not end is ended soon.
-                let soon = Instant::now() + LAST_WORD;
-                *until = soon.min(*until);
-                *status = None;
-            } else if ended {
-                let _dead_already = kill(*pid, Signal::SIGKILL);
-                self.worker_ended(*function, "the worker ended while it loaded its code");
-            }
-        }
-        if !self.was_ready && self.workers.iter().all(|worker| matches!(worker, Worker::Running { .. })) {
-            self.was_ready = true;
-            self.tell(&Event::Ready);
-        }
-    }
-
-    /// A worker is dead, or was killed as good for nothing.
-    fn worker_ended(&mut self, function: usize, reason: &str) {
-        let (since, pause, said) = match &mut self.workers[function] {
-            Worker::Loading { status, said, since, pause, .. } => {
-                if let Some(pipe) = status {
-                    hear(pipe, said);
-                }
-                (*since, *pause, String::from_utf8_lossy(said).trim().to_owned())
-            }
-            Worker::Running { since, pause, .. } => (*since, *pause, String::new()),
-            Worker::Down { .. } => return,
-        };
-        self.free_slots_without_process(function);
-        let pause = if since.elapsed() > LIVED_WELL { AGAIN.0 } else { pause };
-        // What it said itself is better than how it ended.
-        let reason = if said.is_empty() { reason.to_owned() } else { said };
-        if self.was_ready {
-            let again_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            self.tell(&Event::WorkerDied { function, reason, again_ms });
-        } else {
-            self.tell(&Event::WorkerFailed { function, reason });
-        }
-        self.workers[function] = Worker::Down { until: Instant::now() + pause, pause: (pause * 2).min(AGAIN.1) };
-    }
-
-    /// Slots that the worker had reserved when it died, before it made a process for them.
-    fn free_slots_without_process(&self, function: usize) {
-        for slot in self.bus.slots() {
-            let reserved =
-                slot.state().is_some_and(|state| state.phase == Phase::Forking && state.function == function);
-            if reserved && slot.pid.load(std::sync::atomic::Ordering::Acquire) == 0 {
-                slot.release();
-            }
-        }
-    }
-
-    fn restart_workers(&mut self) {
-        let now = Instant::now();
-        for index in 0..self.workers.len() {
-            match &self.workers[index] {
-                Worker::Down { until, pause } if *until <= now => {
-                    let pause = *pause;
-                    self.workers[index] = match spawn(&self.outlets, index, &self.functions[index]) {
-                        Ok(spawned) => Worker::loading(spawned, pause),
-                        Err(_) => Worker::Down { until: now + pause, pause },
-                    };
-                }
-                Worker::Loading { pid, since, until, .. } if *until <= now => {
-                    let _dead_already = kill(*pid, Signal::SIGKILL);
-                    let reason = format!("the worker was not ready after {} s", since.elapsed().as_secs());
-                    self.worker_ended(index, &reason);
-                }
-                Worker::Down { .. } | Worker::Loading { .. } | Worker::Running { .. } => {}
-            }
-        }
+    /// A kill for want of memory that nobody was told of was none of a call's own process.
+    fn forget_kills(&self) {
+        self.outlets.kills.forget();
+        self.outlets.groups.iter().flatten().for_each(|group| group.kills.forget());
     }
 
     /// Takes note of every process that has ended.
@@ -294,65 +203,22 @@ impl Supervisor {
                 Ok(status) => status,
             };
             let Some(pid) = status.pid() else { continue };
-            if let Some(function) = self.worker_of(pid) {
-                self.worker_ended(function, &format!("the worker {}", how_it_ended(status)));
-            } else if let Some(slot) = self.slot_of(pid) {
-                self.instance_ended(slot, pid, status);
+            if let Some(function) = self.workers.iter().position(|worker| worker.is(pid)) {
+                let reason = self.out_of_memory(status, Some(function));
+                self.worker_ended(
+                    function,
+                    pid,
+                    &reason.unwrap_or_else(|| format!("the worker {}", how_it_ended(status))),
+                );
+            } else if let Some(slot) = self.slot_of(pid).filter(|slot| !self.is_dying(*slot)) {
+                self.instance_ended(slot, status);
             }
         }
-    }
-
-    fn worker_of(&self, pid: Pid) -> Option<usize> {
-        self.workers.iter().position(|worker| match worker {
-            Worker::Loading { pid: of, .. } | Worker::Running { pid: of, .. } => *of == pid,
-            Worker::Down { .. } => false,
-        })
     }
 
     fn slot_of(&self, pid: Pid) -> Option<usize> {
         let pid = u32::try_from(pid.as_raw()).ok()?;
         self.bus.slots().iter().position(|slot| slot.pid.load(std::sync::atomic::Ordering::Acquire) == pid)
-    }
-
-    /// An instance is dead: nothing of it may stay, and the call it died in is answered.
-    fn instance_ended(&mut self, slot: usize, pid: Pid, status: WaitStatus) {
-        let function = self.bus.slots()[slot].state().map(|state| state.function);
-        let left_something = kill_leftovers(slot);
-        if left_something || status != WaitStatus::Exited(pid, 0) {
-            self.bus.slots()[slot].disbelieve();
-        }
-        let (verdict, diagnostic) = match self.overdue.remove(&slot) {
-            Some(ms) => {
-                (Verdict::DeadlinePassed, format!("the function was stopped at its deadline, {ms} ms after it began"))
-            }
-            None => (Verdict::Crashed, format!("the function's instance {} without answering", how_it_ended(status))),
-        };
-        self.bus.sweep(slot, verdict, &diagnostic);
-        let functions = self.functions.len();
-        if let Some(function) = function.filter(|function| *function < functions) {
-            self.bus.worker_bell(function).ring();
-        }
-        // A slot has come free: whoever has messages and nobody to take them may have waited for it.
-        for other in (0..functions).filter(|other| Some(*other) != function) {
-            if self.bus.waiting(other) > 0 && self.bus.idle_instances(other) == 0 {
-                self.bus.worker_bell(other).ring();
-            }
-        }
-    }
-
-    /// Kills every instance whose time is over; what remains to be done is done when it is reaped.
-    fn enforce_deadlines(&mut self) {
-        let now = now_ns();
-        for (index, slot) in self.bus.slots().iter().enumerate() {
-            let over = slot.deadline_ns().is_some_and(|deadline| deadline <= now);
-            let pid = slot.pid.load(std::sync::atomic::Ordering::Acquire);
-            if over && pid != 0 && !self.overdue.contains_key(&index) {
-                self.overdue.insert(index, slot.ran_for_ms(now));
-                if let Ok(pid) = i32::try_from(pid) {
-                    let _dead_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
-            }
-        }
     }
 }
 
@@ -368,22 +234,6 @@ fn how_it_ended(status: WaitStatus) -> String {
         format!("was killed by signal {} ({signal})", signal as i32)
     } else {
         format!("ended ({status:?})")
-    }
-}
-
-/// Reads what has come on a status pipe; true when nothing more will.
-fn hear(status: &OwnedFd, said: &mut Vec<u8>) -> bool {
-    let mut bytes = [0; 1024];
-    loop {
-        match nix::unistd::read(status, &mut bytes) {
-            Ok(0) => return true,
-            Ok(count) => said.extend_from_slice(&bytes[..count]),
-            Err(errno) => return errno != nix::errno::Errno::EAGAIN,
-        }
-        if said.len() > REASON_BYTES_MAX {
-            said.truncate(REASON_BYTES_MAX);
-            return true;
-        }
     }
 }
 

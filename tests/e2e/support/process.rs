@@ -143,7 +143,8 @@ pub(crate) fn of_sandbox(first: u32) -> Vec<(Process, Role)> {
     let mut processes = vec![(supervisor, Role::Supervisor)];
     for process in children(first) {
         let Some(users) = process.users() else { continue };
-        let role = if users[0] == base + 1000 { Role::Worker } else { Role::Instance };
+        let worker = (base + 1000..base + 2000).contains(&users[0]);
+        let role = if worker { Role::Worker } else { Role::Instance };
         processes.push((process, role));
     }
     processes

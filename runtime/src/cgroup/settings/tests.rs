@@ -8,7 +8,7 @@ use crate::cgroup::group::Group;
 use crate::cgroup::mounts::{Controller, Tree, Version};
 use crate::cgroup::{Cgroup, CgroupLimits, Member};
 
-const LIMITS: CgroupLimits = CgroupLimits { memory_bytes: 32 << 20, processes: 10, cpus: 0.5 };
+const LIMITS: CgroupLimits = CgroupLimits { memory_bytes: Some(32 << 20), processes: Some(10), cpus: Some(0.5) };
 
 /// A group of plain files, empty at first.
 fn plain_group(files: &[(&str, &str)]) -> (tempfile::TempDir, Group) {
@@ -49,7 +49,7 @@ fn absent_accounting_of_swap_is_no_error_but_an_absent_limit_is() {
 #[test]
 fn the_smallest_quota_is_what_the_kernel_takes() {
     let (_dir, group) = plain_group(&[("cpu.max", "")]);
-    limit(&group, Version::V2, Controller::Cpu, &CgroupLimits { cpus: 0.0001, ..LIMITS }).unwrap();
+    limit(&group, Version::V2, Controller::Cpu, &CgroupLimits { cpus: Some(0.0001), ..LIMITS }).unwrap();
     assert_eq!(group.read("cpu.max").unwrap(), "1000 100000");
 }
 
@@ -70,7 +70,7 @@ fn v2_usage_and_events_are_read() {
     let base = Group::open(group.path()).unwrap();
     let tree = Tree { version: Version::V2, controllers: vec![Controller::Memory, Controller::Pids], base };
     let members = vec![Member { tree: Arc::new(tree), group }];
-    let cgroup = Cgroup { host_name: "h".to_owned(), name: "s".to_owned(), members };
+    let cgroup = Cgroup { members, ..Cgroup::empty("h", "s") };
     assert_eq!(cgroup.oom_kills().unwrap(), 2);
     assert_eq!(cgroup.memory_bytes().unwrap(), 4096);
     assert!(cgroup.processes().unwrap_err().to_string().ends_with("pids.current holds no number"));
