@@ -86,9 +86,8 @@ pub(crate) fn lives(process: &Process) -> bool {
 pub(crate) fn assert_dead(host: &Host, descendants: &[Process]) {
     // A loaded machine of two processors; what is shown is that nobody has to do anything for it.
     until_within(Duration::from_secs(5), "the processes of the killed agent are gone", || {
-        let gone =
-            !descendants.iter().any(Process::exists) && remains::processes(&host.name(), &host.state()).is_empty();
-        gone.then_some(())
+        let left = remains::processes(&host.name(), &host.state());
+        (!descendants.iter().chain(&left).any(lives)).then_some(())
     });
     assert_eq!(remains::mounts(&host.state()), Vec::<String>::new());
 }
