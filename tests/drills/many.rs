@@ -5,11 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::host::Host;
 use crate::support::process::{self, NAMESPACES, Process};
-use crate::support::{bundle, remains};
+use crate::support::{PATIENCE, bundle, remains, until_within};
 use crate::{census, is_soak, load, turn};
 
 /// Sandboxes of the short form, of the long one, and what says how many else.
@@ -20,7 +21,7 @@ const VARIABLE: &str = "SANDBAR_MANY";
 #[test]
 fn hundreds_of_sandboxes_serve_side_by_side_and_leave_the_host_as_it_was() {
     let _turn = turn();
-    let Some(host) = Host::start() else { return };
+    let Some(mut host) = Host::start() else { return };
     let many = std::env::var(VARIABLE).map_or(if is_soak() { FULL } else { SHORT }, |many| many.parse().unwrap());
     let template = template(&host);
     // What is allocated once has been, and the host has its own control groups.
@@ -43,6 +44,7 @@ fn hundreds_of_sandboxes_serve_side_by_side_and_leave_the_host_as_it_was() {
         before.3.saturating_sub(available_kib())
     );
     println!("the host takes {:?}, {:?} before", census::taken(&host), before.0);
+    kill_and_start(&mut host, &names);
     let mut removals: Vec<Duration> = names.iter().map(|name| remove(&host, name)).collect();
     println!("removed: {}", spread(&mut removals));
     census::assert_no_more_than(before.0, &host);
@@ -52,6 +54,29 @@ fn hundreds_of_sandboxes_serve_side_by_side_and_leave_the_host_as_it_was() {
     // Stopping, it sees to it that nothing is left in the system.
     drop(host);
     census::assert_no_orphans();
+}
+
+/// The agent is killed: all die with it, and all are back when it is started again.
+fn kill_and_start(host: &mut Host, names: &[String]) {
+    let descendants = process::descendants(host.agent().pid);
+    let began = Instant::now();
+    assert_eq!(host.end(Signal::SIGKILL), None);
+    until_within(Duration::from_secs(60), "all processes are dead", || {
+        (!descendants.iter().any(census::lives)).then_some(())
+    });
+    let dead = began.elapsed();
+    let began = Instant::now();
+    host.serve();
+    let ready = began.elapsed();
+    for name in names {
+        let answered =
+            until_within(PATIENCE, name, || load::post(host.http, name).ok().filter(|(status, _)| *status == 200));
+        assert_eq!(answered.1, "x>first", "{name}");
+    }
+    println!(
+        "killed: all dead after {dead:.1?}; started: ready after {ready:.1?}, all answered after {:.1?}",
+        began.elapsed()
+    );
 }
 
 /// An application of one small native function, whose name is still to be said.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
@@ -207,6 +207,50 @@ fn a_sandbox_that_was_half_made_when_the_agent_died_ends_by_itself() {
         assert_well(&host);
     }
     println!("stopped {stopped} launches");
+}
+
+/// How soon what hangs is given up by whoever wants to be rid of it.
+const PROMPT: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_application_that_hangs_when_it_is_loaded_again_holds_up_neither_the_start_nor_its_removal_nor_the_stop() {
+    let _turn = turn();
+    let Some(mut host) = host() else { return };
+    let hangs_from = SystemTime::now() + Duration::from_secs(4);
+    let code = format!(
+        "import time\nif time.time() > {}:\n    time.sleep(3600)\ndef attic(event, context):\n    return event\n",
+        hangs_from.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    );
+    host.deploy_python("attic", &["attic"], &code);
+    std::thread::sleep(hangs_from.duration_since(SystemTime::now()).unwrap_or_default());
+    assert_eq!(host.end(Signal::SIGKILL), None);
+    host.serve();
+    let waited = Instant::now();
+    let (status, said) = load::post(host.http, "attic").unwrap();
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("being started") && waited.elapsed() < 2 * PROMPT, "{said} after {:?}", waited.elapsed());
+    let began = Instant::now();
+    host.sandbar(&["remove", "attic"]).well();
+    assert!(began.elapsed() < PROMPT, "removed after {:?}", began.elapsed());
+    assert_well(&host);
+    // Now one that hangs at its first deployment, while the agent is told to stop.
+    let folder = host.folder().join("attic");
+    let mut client = host.command(&["deploy", folder.to_str().unwrap()]);
+    let client = client.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    until("it is being deployed", || {
+        let staged = census::names(&host.state().join("applications"));
+        staged.iter().any(|name| name.starts_with(".staging")).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let descendants = process::descendants(host.agent().pid);
+    let began = Instant::now();
+    assert_eq!(host.end(Signal::SIGTERM), Some(0));
+    // The grace that calls under way are given, and what the end takes itself.
+    assert!(began.elapsed() < 2 * PROMPT, "stopped after {:?}", began.elapsed());
+    host.assert_nothing_is_left(&descendants);
+    assert_ne!(client.wait_with_output().unwrap().status.code(), Some(0));
+    host.serve();
+    assert_well(&host);
 }
 
 fn is_sent(process: &Process, signal: Signal) -> bool {
