@@ -11,11 +11,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use nix::fcntl::Flock;
 use sandbar_supervisor::protocol::Renewal;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 
 use crate::bundle::{self, BundleLimits};
 use crate::call::{Answer, Request};
@@ -30,6 +32,10 @@ use crate::service::{Maker, Service, State};
 pub use ceiling::{Ceiling, CeilingError};
 pub use error::{DeployError, LogsError, RemoveError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
+
+/// How long the start waits for applications to be back before others are served without them: as long as many take on a small
+/// machine.
+const RESTORE_MAX: Duration = Duration::from_secs(15);
 
 /// How a host agent is set up. Every limit is a field here.
 #[derive(Clone, Debug)]
@@ -91,8 +97,10 @@ struct Shared {
     bus: Arc<HostBus>,
     /// Versions that were replaced and finish their calls; they still have their users.
     retiring: std::sync::Mutex<Vec<Arc<Service>>>,
-    /// Held while an application is deployed or removed. False once the agent is stopped: then nothing is deployed any more.
-    changing: Mutex<bool>,
+    /// Held while an application is deployed or removed.
+    changing: Mutex<()>,
+    /// Becomes true when the agent is to stop: nothing is deployed any more.
+    stopping: watch::Sender<bool>,
     _lock: Flock<File>,
 }
 
@@ -165,7 +173,8 @@ impl HostAgent {
             applications_directory,
             grounds,
             retiring: std::sync::Mutex::default(),
-            changing: Mutex::new(true),
+            changing: Mutex::default(),
+            stopping: watch::Sender::new(false),
             _lock: lock,
         };
         let agent = Self { shared: Arc::new(shared) };
@@ -178,23 +187,32 @@ impl HostAgent {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         let mut names: Vec<Name> = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok()).collect();
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        let mut services = Vec::new();
         for name in names {
-            let directory = directory.join(name.as_str());
-            if let Err(error) = self.restore_one(&directory).await {
-                tracing::error!(application = name.as_str(), error = crate::chain(&error), "not restored");
+            match self.restore_one(&directory.join(name.as_str())) {
+                Ok(service) => services.push(service),
+                Err(error) => {
+                    tracing::error!(application = name.as_str(), error = crate::chain(&error), "not restored");
+                }
             }
+        }
+        let tried = async {
+            for service in &services {
+                service.tried().await;
+            }
+        };
+        // One whose code hangs must not keep all others from being called.
+        if timeout(RESTORE_MAX, tried).await.is_err() {
+            tracing::warn!("serving before all applications are back");
         }
     }
 
-    async fn restore_one(&self, directory: &Path) -> Result<(), DeployError> {
+    fn restore_one(&self, directory: &Path) -> Result<Arc<Service>, DeployError> {
         let application = Arc::new(Application::load(directory)?);
         let maker = self.maker(&application, directory, self.free_users()?)?;
-        let first = maker.make().await.map_err(|error| crate::chain(&error));
-        if let Err(error) = &first {
-            tracing::warn!(application = application.name.as_str(), error, "does not start; it is tried again");
-        }
-        self.shared.bus.put(Arc::new(Service::keep(maker, first)));
-        Ok(())
+        let service = Arc::new(Service::keep(maker, None));
+        self.shared.bus.put(Arc::clone(&service));
+        Ok(service)
     }
 
     fn maker(&self, application: &Arc<Application>, directory: &Path, first_user: u32) -> Result<Maker, DeployError> {
@@ -240,8 +258,9 @@ impl HostAgent {
     /// # Errors
     /// Why it is not deployed; nothing has changed then.
     pub async fn deploy(&self, folder: &Path) -> Result<Deployed, DeployError> {
-        let running = self.shared.changing.lock().await;
-        if !*running {
+        let _changing = self.shared.changing.lock().await;
+        let mut stopping = self.shared.stopping.subscribe();
+        if *stopping.borrow() {
             return Err(DeployError::Stopping);
         }
         let (source, into) = (folder.to_owned(), self.shared.applications_directory.clone());
@@ -254,7 +273,10 @@ impl HostAgent {
             None => self.free_users()?,
         };
         let mut maker = self.maker(&application, &staged.path(), first_user)?;
-        let running = match maker.make().await {
+        let stops = async move {
+            let _stops = stopping.wait_for(|stopping| *stopping).await;
+        };
+        let running = match maker.make(stops).await {
             Ok(running) => running,
             Err(error) => {
                 self.forget_log(&maker);
@@ -265,12 +287,12 @@ impl HostAgent {
             Ok(installed) => installed,
             Err(error) => {
                 self.forget_log(&maker);
-                Service::keep(maker, Ok(running)).end().await;
+                Service::keep(maker, Some(running)).end().await;
                 return Err(error.into());
             }
         };
         maker.set_directory(installed.directory);
-        let replaced = self.shared.bus.put(Arc::new(Service::keep(maker, Ok(running))));
+        let replaced = self.shared.bus.put(Arc::new(Service::keep(maker, Some(running))));
         let deployed = Deployed {
             application: application.name.as_str().to_owned(),
             functions: application.functions.iter().map(|function| function.name.as_str().to_owned()).collect(),
@@ -362,8 +384,8 @@ impl HostAgent {
 
     /// Ends all sandboxes and leaves nothing of this agent's in the system. What is deployed stays deployed.
     pub async fn stop(&self) {
-        let mut running = self.shared.changing.lock().await;
-        *running = false;
+        self.shared.stopping.send_replace(true);
+        let _changing = self.shared.changing.lock().await;
         let services = self.shared.bus.take_all().into_iter();
         let ends: Vec<_> = services.map(|service| tokio::spawn(async move { service.end().await })).collect();
         for ended in ends {

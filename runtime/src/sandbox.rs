@@ -113,6 +113,9 @@ pub enum SandboxError {
     /// The supervisor ended, or said what makes no sense.
     #[error("the sandbox ended while it was made")]
     Ended(#[source] ReceiveError),
+    /// Nobody wants it any longer.
+    #[error("the application was removed, or the host stops, while its sandbox was made")]
+    Unwanted,
     /// It took too long.
     #[error("the sandbox was not ready after {} s", .0.as_secs())]
     Slow(Duration),
@@ -160,7 +163,8 @@ struct Ends {
 }
 
 impl Sandbox {
-    /// Makes a sandbox, and returns when all its workers have loaded their code.
+    /// Makes a sandbox, and returns when all its workers have loaded their code, which may take a while. Whoever does not want it
+    /// any longer lets `unwanted` complete.
     ///
     /// # Errors
     /// The step that failed; nothing is left of it.
@@ -168,6 +172,7 @@ impl Sandbox {
         grounds: &Grounds,
         specification: &Specification,
         read_logs: impl FnOnce(LogPipes),
+        unwanted: impl Future<Output = ()>,
     ) -> Result<Self, SandboxError> {
         let mut phases = Phases::begin();
         let application = &specification.application;
@@ -205,7 +210,13 @@ impl Sandbox {
             }
         };
         let sandbox = Self { process, cgroup: Mutex::new(Some(cgroup)), control, bus, out_event, trace, wake };
-        match timeout(LOAD_MAX, sandbox.until_ready(application)).await {
+        let ready = async {
+            tokio::select! {
+                ready = sandbox.until_ready(application) => ready,
+                () = unwanted => Err(SandboxError::Unwanted),
+            }
+        };
+        match timeout(LOAD_MAX, ready).await {
             Ok(Ok(())) => {
                 phases.ready(&specification.sandbox_name);
                 Ok(sandbox)
