@@ -1,5 +1,6 @@
 //! Applications, sandboxes, workers, instances, and the host agent that owns them.
 
+mod archive;
 mod bundle;
 pub mod call;
 mod cgroup;
