@@ -28,7 +28,6 @@ const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 const PATCH: u16 = 1 << 5;
 /// Checksum and sizes follow the contents.
 pub(super) const SIZES_FOLLOW: u16 = 1 << 3;
-const IS_UTF8: u16 = 1 << 11;
 
 /// The kind of an extra field that gives the entry another name.
 const SECOND_NAME: u16 = 0x7075;
@@ -117,7 +116,8 @@ impl Listed {
         })
     }
 
-    /// What of it is not read here, if anything.
+    /// What of it is not read here, if anything. Names are taken for UTF-8 whether they are said to be so or not, as the usual
+    /// archivers on Unix do not say it.
     pub(super) fn unsupported(&self, name: &[u8], extra: &[u8]) -> Option<String> {
         let Fields { flags, method, packed_bytes, bytes, .. } = self.fields;
         let shown = String::from_utf8_lossy(name);
@@ -127,10 +127,8 @@ impl Listed {
             Some(format!("an entry compressed by method {method}, {shown:?}; pack it with deflate"))
         } else if packed_bytes == u32::MAX || bytes == u32::MAX || self.offset == u64::from(u32::MAX) {
             Some(ZIP64.to_owned())
-        } else if !name.is_ascii() && flags & IS_UTF8 == 0 {
-            Some(format!("a name in an encoding that it does not say, {shown:?}; pack it with names in UTF-8"))
-        } else if extra_kinds(extra).any(|kind| kind == SECOND_NAME) {
-            Some(format!("a second name for an entry, {shown:?}"))
+        } else if second_name(extra).is_some_and(|second| second != name) {
+            Some(format!("a second name for {shown:?}"))
         } else {
             None
         }
@@ -157,11 +155,15 @@ impl Listed {
     }
 }
 
-/// The kinds of the extra fields; what is not whole is passed over, as all are but one.
-fn extra_kinds(mut extra: &[u8]) -> impl Iterator<Item = u16> {
-    std::iter::from_fn(move || {
-        let kind = (extra.len() >= 4).then(|| two(extra, 0))?;
-        extra = extra.get(4 + usize::from(two(extra, 2))..).unwrap_or_default();
-        Some(kind)
-    })
+/// The name that an extra field gives the entry, after a version and a checksum. What is not whole is passed over, as all other
+/// fields are.
+fn second_name(mut extra: &[u8]) -> Option<&[u8]> {
+    while extra.len() >= 4 {
+        let (field, rest) = extra.split_at_checked(4 + usize::from(two(extra, 2)))?;
+        if two(field, 0) == SECOND_NAME {
+            return Some(field.get(9..).unwrap_or_default());
+        }
+        extra = rest;
+    }
+    None
 }
