@@ -26,6 +26,8 @@ const ROOT: usize = 0;
 /// As much of a path as messages show.
 const SHOWN_CHARS_MAX: usize = 120;
 
+const DEPTH: &str = "directories inside each other";
+
 /// Up to so many bytes, any ratio is harmless.
 const ANY_RATIO_BYTES: u64 = 1 << 20;
 
@@ -45,6 +47,16 @@ enum Top<'t> {
     Unknown,
     Kept,
     Left(&'t str),
+}
+
+impl Top<'_> {
+    /// How many directories there may be above the bundle's own.
+    fn levels(self) -> usize {
+        match self {
+            Self::Kept => 0,
+            Self::Unknown | Self::Left(_) => 1,
+        }
+    }
 }
 
 /// A file or directory of the bundle to be.
@@ -115,12 +127,13 @@ impl<'u> Unpacking<'u> {
 
     fn take(&mut self, entry: &Entry, contents: &mut dyn Read) -> Result<(), BundleError> {
         let is_directory = entry.kind == Kind::Directory;
-        let above = usize::from(!matches!(self.top, Top::Kept));
-        let refused = |problem| match problem {
-            PathError::Deep(_) => self.too_many(shown(&entry.path), self.limits.depth as u64, DEPTH),
-            problem => BundleError::Path { path: shown(&entry.path), problem },
+        let refused = |problem| {
+            if matches!(problem, PathError::Deep(_)) {
+                return self.too_many(shown(&entry.path), self.limits.depth as u64, DEPTH);
+            }
+            BundleError::Path { path: shown(&entry.path), problem }
         };
-        let parts = path::parts(&entry.path, is_directory, self.limits.depth + above).map_err(refused)?;
+        let parts = path::parts(&entry.path, is_directory, self.limits.depth + self.top.levels()).map_err(refused)?;
         let parts: Result<Vec<&str>, PathError> = parts.into_iter().map(path::name).collect();
         let parts = parts.map_err(refused)?;
         let Some(parts) = self.below_top(&parts).map_err(|()| BundleError::Changed)? else { return Ok(()) };
@@ -179,7 +192,8 @@ impl<'u> Unpacking<'u> {
     }
 
     fn node(&mut self, parent: usize, name: &str, is_directory: bool) -> Result<usize, BundleError> {
-        if self.nodes.len() > self.limits.entries {
+        // The folder that may have to be left off is among them until that is known.
+        if self.nodes.len() > self.limits.entries + usize::from(matches!(self.top, Top::Unknown)) {
             let path = self.path(parent, name);
             return Err(self.too_many(path, self.limits.entries as u64, "files and directories"));
         }
@@ -292,4 +306,5 @@ fn shown(path: &[u8]) -> String {
     }
 }
 
-const DEPTH: &str = "directories inside each other";
+#[cfg(test)]
+mod tests;
