@@ -4,6 +4,7 @@
 //! [host bus](crate::host_bus) makes them.
 
 mod error;
+mod roots;
 mod state;
 
 use std::collections::BTreeSet;
@@ -19,10 +20,10 @@ use crate::bundle::{self, BundleLimits};
 use crate::call::{Answer, Request};
 use crate::cgroup::{Cgroup, DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus};
+use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{Log, LogStream};
-use crate::manifest::{Application, Name, Runtime};
-use crate::python::{self, Python, PythonError};
+use crate::manifest::{Application, Name};
 use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service, State};
 pub use error::{DeployError, LogsError, RemoveError, StartError};
@@ -46,6 +47,9 @@ pub struct HostConfig {
     pub first_user: u32,
     /// Applications that may be deployed at one time.
     pub applications_max: usize,
+    /// Directories that applications may name as root file systems, themselves or what is in them. What an application brings
+    /// along needs no leave.
+    pub rootfs_allowed: Vec<PathBuf>,
     /// Whether the path of every call is written to its application's log.
     pub trace: bool,
 }
@@ -63,6 +67,7 @@ impl HostConfig {
             // Above what user databases and container managers commonly hand out.
             first_user: 0x7000_0000,
             applications_max: 4096,
+            rootfs_allowed: Vec::new(),
             trace: false,
         }
     }
@@ -79,6 +84,7 @@ struct Shared {
     config: HostConfig,
     applications_directory: PathBuf,
     grounds: Arc<Grounds>,
+    images: Arc<Images>,
     bus: Arc<HostBus>,
     /// Versions that were replaced and finish their calls; they still have their users.
     retiring: std::sync::Mutex<Vec<Arc<Service>>>,
@@ -134,11 +140,12 @@ impl HostAgent {
         let state = config.state.canonicalize().map_err(failed(&config.state))?;
         let lock = lock(&state)?;
         let applications_directory = state.join("applications");
-        let mount_point = state.join("root");
-        for directory in [&applications_directory, &mount_point, &state.join("logs")] {
+        let (mount_point, images) = (state.join("root"), state.join("images"));
+        for directory in [&applications_directory, &mount_point, &images, &state.join("logs")] {
             make_private_directory(directory).map_err(failed(directory))?;
         }
         bundle::sweep_staging(&applications_directory).map_err(failed(&applications_directory))?;
+        let images = Images::open(images.clone(), ImageLimits::default()).map_err(failed(&images))?;
         let host_name = host_name(&state).map_err(failed(&state))?;
         let hierarchy = Hierarchy::detect().map_err(|error: DetectError| StartError::ControlGroups(Box::new(error)))?;
         let swept = hierarchy.sweep(&host_name).map_err(|error| StartError::ControlGroups(Box::new(error)))?;
@@ -152,12 +159,14 @@ impl HostAgent {
             config: HostConfig { state, ..config },
             applications_directory,
             grounds,
+            images: Arc::new(images),
             retiring: std::sync::Mutex::default(),
             changing: Mutex::new(true),
             _lock: lock,
         };
         let agent = Self { shared: Arc::new(shared) };
         agent.restore().await;
+        agent.shared.delete_unused_images().await;
         Ok(agent)
     }
 
@@ -176,7 +185,7 @@ impl HostAgent {
 
     async fn restore_one(&self, directory: &Path) -> Result<(), DeployError> {
         let application = Arc::new(Application::load(directory)?);
-        let maker = self.maker(&application, directory, self.free_users()?)?;
+        let maker = self.maker(&application, directory, self.free_users()?).await?;
         let first = maker.make().await.map_err(|error| crate::chain(&error));
         if let Err(error) = &first {
             tracing::warn!(application = application.name.as_str(), error, "does not start; it is tried again");
@@ -185,7 +194,12 @@ impl HostAgent {
         Ok(())
     }
 
-    fn maker(&self, application: &Arc<Application>, directory: &Path, first_user: u32) -> Result<Maker, DeployError> {
+    async fn maker(
+        &self,
+        application: &Arc<Application>,
+        directory: &Path,
+        first_user: u32,
+    ) -> Result<Maker, DeployError> {
         let shared = &self.shared;
         let log_path = shared.config.state.join("logs").join(format!("{}.log", application.name.as_str()));
         // An application has one log, over all its versions.
@@ -193,19 +207,16 @@ impl HostAgent {
             Some(deployed) => Arc::clone(&deployed.log),
             None => Arc::new(Log::open(log_path).map_err(DeployError::Log)?),
         };
+        let rootfs = self.rootfs_for(application, directory).await?;
         let specification = Specification {
             application: Arc::clone(application),
             directory: directory.to_owned(),
             sandbox_name: String::new(),
             first_user,
-            python: self.python_for(application)?,
+            python: self.python_for(application, rootfs.as_ref())?,
+            rootfs: rootfs.map(Arc::new),
         };
         Ok(Maker { grounds: Arc::clone(&shared.grounds), specification, log, bus: Arc::downgrade(&shared.bus) })
-    }
-
-    fn python_for(&self, application: &Application) -> Result<Option<Python>, PythonError> {
-        let needed = application.functions.iter().any(|function| function.runtime == Runtime::Python3);
-        needed.then(|| python::find(&self.shared.config.python)).transpose()
     }
 
     /// The first user of a range that no application has.
@@ -231,6 +242,15 @@ impl HostAgent {
         if !*running {
             return Err(DeployError::Stopping);
         }
+        let deployed = self.deploy_alone(folder).await;
+        if deployed.is_err() {
+            self.shared.delete_unused_images().await;
+        }
+        deployed
+    }
+
+    /// Deploys while nothing else is deployed or removed.
+    async fn deploy_alone(&self, folder: &Path) -> Result<Deployed, DeployError> {
         let (source, into) = (folder.to_owned(), self.shared.applications_directory.clone());
         let staged = tokio::task::spawn_blocking(move || bundle::stage(&source, &into, &BundleLimits::default()))
             .await
@@ -240,7 +260,7 @@ impl HostAgent {
             Some(earlier) => earlier.first_user,
             None => self.free_users()?,
         };
-        let mut maker = self.maker(&application, &staged.path(), first_user)?;
+        let mut maker = self.maker(&application, &staged.path(), first_user).await?;
         let running = maker.make().await?;
         let installed = match staged.install(&application.name) {
             Ok(installed) => installed,
@@ -274,6 +294,7 @@ impl HostAgent {
         removed.end().await;
         self.end_retiring(|name| name == application).await;
         removed.log.delete();
+        self.shared.delete_unused_images().await;
         bundle::retire(&self.shared.applications_directory, &removed.application.name).map_err(RemoveError::Files)
     }
 
@@ -379,4 +400,6 @@ async fn retire(shared: Arc<Shared>, replaced: Arc<Service>, files: Option<PathB
     if let Err(error) = discarded {
         tracing::warn!(%error, "a replaced version's files are left behind");
     }
+    let _changing = shared.changing.lock().await;
+    shared.delete_unused_images().await;
 }

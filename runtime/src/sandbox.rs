@@ -32,6 +32,7 @@ use crate::cgroup::{Cgroup, CgroupError, CgroupLimits, Hierarchy};
 use crate::inside::Inside;
 use crate::manifest::{Application, Runtime};
 use crate::python::Python;
+use crate::rootfs::Rootfs;
 use crate::watch::watch;
 
 /// How long the supervisor may take to build the sandbox.
@@ -68,6 +69,8 @@ pub(crate) struct Specification {
     pub(crate) first_user: u32,
     /// Needed when a function is in Python.
     pub(crate) python: Option<Python>,
+    /// In place of the host's system directories.
+    pub(crate) rootfs: Option<Arc<Rootfs>>,
 }
 
 /// Why a sandbox could not be made.
@@ -175,7 +178,10 @@ impl Sandbox {
         let copy = |fd: BorrowedFd<'_>| {
             fd.try_clone_to_owned().map_err(|source| SandboxError::Host { step: "copy a descriptor", source })
         };
-        let mut descriptors = vec![segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?];
+        let own_root = specification.rootfs.as_ref().map(|rootfs| rootfs.detached_mount()).transpose();
+        let own_root = own_root.map_err(|source| SandboxError::Host { step: "mount the root file system", source })?;
+        let mut descriptors: Vec<OwnedFd> = own_root.into_iter().collect();
+        descriptors.extend([segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?]);
         descriptors.extend(log_ends);
         let bus = AgentSide::new(segment, copy(out_event.as_fd())?);
 
@@ -364,13 +370,7 @@ async fn make_process(
     ends: Ends,
 ) -> Result<(Process, AsyncFd<OwnedFd>), SandboxError> {
     let (control, theirs) = credential_pair(SockType::SeqPacket)?;
-    let plan = plan::plan(
-        &specification.application,
-        &specification.directory,
-        &grounds.inside,
-        specification.python.as_ref(),
-        &grounds.mount_point,
-    );
+    let plan = plan::plan(specification, &grounds.inside, &grounds.mount_point);
     let program = grounds.inside.supervisor();
     let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs, &plan, ends)).await;
     let control =

@@ -9,7 +9,7 @@ use super::document::{At, Plain, PlainFunction};
 use super::problem::{Problems, did_you_mean};
 use super::quantity::{show_time, time};
 use super::{
-    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, NEXT_MAX, Name, Runtime, Target, code, limits,
+    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, NEXT_MAX, Name, Rootfs, Runtime, Target, code, limits,
 };
 
 /// The time-out of a function that names none.
@@ -34,11 +34,12 @@ pub(super) fn application(plain: &Plain, dir: Option<&Path>, problems: &mut Prob
     let entry = entry(plain, problems);
     let calls = calls(plain, problems);
     let callers = callers(plain, problems);
+    let rootfs = plain.rootfs.as_ref().and_then(|rootfs| checked_rootfs(rootfs, dir, problems));
     let limits = limits::limits(&plain.limits, plain.functions.len(), problems);
     let functions: Vec<_> =
         plain.functions.iter().zip(next).filter_map(|(plain, next)| function(plain, next, dir, problems)).collect();
     let complete = functions.len() == plain.functions.len();
-    complete.then_some(Application { name: name?, entry: entry?, functions, calls, callers, limits })
+    complete.then_some(Application { name: name?, entry: entry?, functions, calls, callers, rootfs, limits })
 }
 
 fn checked_name(name: &At<String>, problems: &mut Problems<'_>) -> Option<Name> {
@@ -115,6 +116,14 @@ fn callers(plain: &Plain, problems: &mut Problems<'_>) -> BTreeSet<Name> {
         }
     }
     callers
+}
+
+fn checked_rootfs(written: &At<String>, dir: Option<&Path>, problems: &mut Problems<'_>) -> Option<Rootfs> {
+    let looked_at = Rootfs::parse(&written.value).and_then(|rootfs| match dir {
+        Some(dir) => rootfs.look(dir).map(|()| rootfs),
+        None => Ok(rootfs),
+    });
+    looked_at.map_err(|why| problems.at(&written.span, format_args!("rootfs `{}` {why}", written.value))).ok()
 }
 
 fn is_own_name(name: &Name, plain: &Plain) -> bool {

@@ -23,6 +23,7 @@ pub(super) struct Plain {
     pub(super) calls: Vec<At<String>>,
     /// Names of other applications.
     pub(super) callers: Vec<At<String>>,
+    pub(super) rootfs: Option<At<String>>,
     pub(super) limits: PlainLimits,
     /// In the order of the text.
     pub(super) functions: Vec<PlainFunction>,
@@ -52,7 +53,7 @@ pub(super) struct PlainFunction {
     pub(super) next: Vec<At<String>>,
 }
 
-const TOP_FIELDS: [&str; 6] = ["name", "entry", "calls", "callers", "limits", "functions"];
+const TOP_FIELDS: [&str; 7] = ["name", "entry", "calls", "callers", "rootfs", "limits", "functions"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
 const FUNCTION_FIELDS: [&str; 6] = ["runtime", "code", "handler", "timeout", "content_format", "next"];
 
@@ -81,6 +82,7 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
             "an application's name such as \"thermostat\" or a list of names",
             problems,
         ),
+        rootfs: text_field(table, "rootfs", "\"oci:image\"", problems),
         limits,
         functions: read_functions(table, problems),
     };

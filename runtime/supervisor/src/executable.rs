@@ -14,7 +14,7 @@ use sandbar_function::Output;
 use sandbar_function::instance::{Instance, Served, log};
 use sandbar_function::worker::Worker;
 
-use crate::spawn::environment;
+use crate::spawn::{environment, why_not_run};
 
 /// Bytes of standard error that are kept to find the diagnostic in.
 const DIAGNOSTIC_BYTES_MAX: usize = 512;
@@ -35,7 +35,9 @@ pub(crate) fn serve(name: &str, path: &Path) -> Result<Infallible, Box<dyn std::
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
                 instance.refuse(served, &format!("no room for the process of {}", path.display()));
             }
-            Err(error) => instance.fail(served, &format!("cannot run {}: {error}", path.display())),
+            Err(error) => {
+                instance.fail(served, &format!("cannot run {}: {}", path.display(), why_not_run(path, &error)));
+            }
         }
     }
     instance.exit()
