@@ -16,6 +16,7 @@
 //! | [`refusals`] | calls and datagrams that are refused |
 //! | [`manifests`] | applications that are refused |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
+//! | [`rootfs`] | applications with a root file system of their own |
 //! | [`serving`] | the host agent's own life |
 //!
 //! They need root; what else is missing is said by the tests that are skipped for it.
@@ -38,6 +39,7 @@ mod paths;
 mod pictures;
 mod readings;
 mod refusals;
+mod rootfs;
 mod serving;
 mod support;
 mod wakeups;

@@ -5,6 +5,7 @@ pub(crate) mod clients;
 pub(crate) mod coap;
 pub(crate) mod host;
 pub(crate) mod http;
+pub(crate) mod image;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod remains;
