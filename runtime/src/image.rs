@@ -61,6 +61,8 @@ pub(crate) struct ImageLimits {
     pub(crate) file_bytes: u64,
     /// The bytes of all files, those that a later layer replaces included.
     pub(crate) total_bytes: u64,
+    /// The bytes of all layers as archives, when they are decompressed, whatever they are for.
+    pub(crate) archive_bytes: u64,
     /// Bytes that come out of a layer for each that is in it. Far above what real files give.
     pub(crate) ratio: u64,
 }
@@ -75,6 +77,7 @@ impl Default for ImageLimits {
             depth: 64,
             file_bytes: 1 << 30,
             total_bytes: 4 << 30,
+            archive_bytes: 5 << 30,
             ratio: 200,
         }
     }
@@ -145,8 +148,9 @@ impl Images {
     fn unpack(&self, layout: &Layout, selected: &Selected, root: OwnedFd) -> Result<(), ImageError> {
         let mut tree = Tree::new(root, &self.limits)
             .map_err(|source| ImageError::Write { path: self.directory.clone(), source })?;
+        let mut room = self.limits.archive_bytes;
         for layer in &selected.layers {
-            layer::apply(layout, layer, &mut tree, &self.limits)?;
+            layer::apply(layout, layer, &mut tree, &self.limits, &mut room)?;
         }
         Ok(())
     }

@@ -66,6 +66,11 @@ fn a_root_in_the_bundle_is_all_that_functions_see() {
     for path in ["/tmp", "/dev/shm", "/dev/null"] {
         assert!(host.call("own", path.as_bytes()).done().ends_with("written\n"), "{path}");
     }
+    // A sandbox that is made again has the same root.
+    let first = host.first_process("own");
+    first.signal(Signal::SIGKILL);
+    until("the sandbox is made again", || (host.first_process("own") != first).then_some(()));
+    assert!(host.call("own", b"/etc/own").done().ends_with("refused\n"));
     // Where a sandbox was built, and from what, is nothing that its functions are told.
     let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", host.first_process("own").pid)).unwrap();
     let root = mounts.lines().find(|line| line.contains(" - overlay ")).unwrap();
@@ -131,6 +136,24 @@ fn a_program_whose_loader_is_not_in_the_root_says_so() {
     bundle::write(&folder, &[("sandbar.toml", python), ("f.py", "def handle(event, context):\n    return event\n")]);
     let refused = host.sandbar(&["deploy", folder.to_str().unwrap()]);
     assert!(refused.code == Some(1) && refused.stderr.contains("it has no Python"), "{}", refused.stderr);
+}
+
+#[test]
+fn native_functions_run_on_the_libraries_of_their_root() {
+    let Some(host) = Host::start() else { return };
+    let folder = host.folder().join("chain");
+    let example = bundle::example("chain");
+    fs::create_dir_all(folder.join("bin")).unwrap();
+    fs::create_dir(folder.join("root")).unwrap();
+    fs::copy(example.join("bin/chain"), folder.join("bin/chain")).unwrap();
+    let manifest = fs::read_to_string(example.join("sandbar.toml")).unwrap();
+    fs::write(folder.join("sandbar.toml"), format!("rootfs = \"root\"\n{manifest}")).unwrap();
+    let refused = host.sandbar(&["deploy", folder.to_str().unwrap()]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("cannot run /app/bin/chain: the loader or interpreter"), "{}", refused.stderr);
+    image::fill_with_libraries_of(&folder.join("root"), &folder.join("bin/chain"));
+    host.deploy(&folder);
+    assert_eq!(host.call("chain", b"x").done(), "x>first>second>third");
 }
 
 /// Tells what a process of this image shares with others.

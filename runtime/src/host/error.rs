@@ -45,7 +45,7 @@ pub enum DeployError {
     #[error("the application has functions in Python")]
     Python(#[from] PythonError),
     /// The root file system that the manifest names cannot be used.
-    #[error("the application has a root file system of its own")]
+    #[error("the application's own root file system cannot be used")]
     Rootfs(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No room for another application.
     #[error("the host has {0} applications, and takes no more")]

@@ -26,27 +26,30 @@ const ARCHIVES: [&str; 2] = ["application/vnd.oci.image.layer.v1.tar", "applicat
 /// A name that begins so takes away the one that follows.
 const WHITEOUT: &[u8] = b".wh.";
 /// A name that takes away all that lower layers have beside it.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+const OPAQUE: &str = ".wh..wh..opq";
 
 const EXECUTE_BITS: u32 = 0o111;
 
 /// What a layer of any size may come to: small ones are mostly padding.
 const SWELLS_ANYWAY: u64 = 16 << 20;
 
-/// Applies a layer to what those below have made.
+/// Applies a layer to what those below have made. `room` is what may still come out of layers, and is less then.
 pub(super) fn apply(
     layout: &Layout,
     layer: &Layer,
     tree: &mut Tree<'_>,
     limits: &ImageLimits,
+    room: &mut u64,
 ) -> Result<(), ImageError> {
     let unreadable = |source: io::Error| unreadable(layer, source.into());
     let mut blob = Digested::new(layout.open_blob(&layer.blob)?);
-    let room = layer.blob.bytes.saturating_mul(limits.ratio).saturating_add(SWELLS_ANYWAY);
+    let swells_to = layer.blob.bytes.saturating_mul(limits.ratio).saturating_add(SWELLS_ANYWAY);
     let decompressed = decompressed(layer, BufReader::with_capacity(64 << 10, &mut blob))?;
-    let mut contents = Digested::new(Bounded { inner: decompressed, room, ratio: limits.ratio });
+    let bounded = Bounded { inner: decompressed, room: swells_to.min(*room) };
+    let mut contents = Digested::new(bounded);
     unpack(layer, &mut contents, tree)?;
-    let (_, found) = contents.finish().map_err(unreadable)?;
+    let (bytes, found) = contents.finish().map_err(unreadable)?;
+    *room = room.saturating_sub(bytes);
     if found != layer.contents {
         return Err(ImageError::Contents { promised: layer.contents.clone(), found });
     }
@@ -84,7 +87,7 @@ fn put(found: Entry, archive: &mut TarReader<impl Read>, tree: &mut Tree<'_>) ->
     if let Some(hidden) = whiteout(&path)? {
         return match hidden {
             Hidden::Entry(hidden) => tree.white_out(&hidden),
-            Hidden::Beside(directory) => tree.make_opaque(&directory),
+            Hidden::Beside(directory) => tree.make_opaque(&directory, OPAQUE),
         };
     }
     if path.as_os_str().is_empty() && found.kind != Kind::Directory {
@@ -143,7 +146,7 @@ fn whiteout(path: &Path) -> Result<Option<Hidden>, ImageError> {
     if position + 1 < path.components().count() {
         return Err(entry(path, "is in what takes something away"));
     }
-    if name.as_encoded_bytes() == OPAQUE {
+    if name == OPAQUE {
         return Ok(Some(Hidden::Beside(path.parent().unwrap_or(Path::new("")).to_owned())));
     }
     let hidden = name.as_encoded_bytes().strip_prefix(WHITEOUT).unwrap_or_default();
@@ -154,20 +157,17 @@ fn whiteout(path: &Path) -> Result<Option<Hidden>, ImageError> {
     Ok(Some(Hidden::Entry(path.with_file_name(hidden))))
 }
 
-/// Ends with an error where a layer has swollen too much.
+/// Ends with an error where more comes out of a layer than may.
 struct Bounded<R> {
     inner: R,
     room: u64,
-    ratio: u64,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        let Some(room) = self.room.checked_sub(count as u64) else {
-            return Err(io::Error::other(format!("it swells to more than {} times its size", self.ratio)));
-        };
-        self.room = room;
+        let room = self.room.checked_sub(count as u64);
+        self.room = room.ok_or_else(|| io::Error::other("it swells to far more than real files would"))?;
         Ok(count)
     }
 }

@@ -221,12 +221,13 @@ impl Layout {
     }
 
     /// Opens a part, which has as many bytes as were promised; whether it has the digest shows when it is read.
-    pub(super) fn open_blob(&self, blob: &Blob) -> Result<File, ImageError> {
+    pub(super) fn open_blob(&self, blob: &Blob) -> Result<impl Read + use<>, ImageError> {
         let (file, found) = self.open_file(&blob.digest.blob_path())?;
         if found != blob.bytes {
             return Err(ImageError::Size { digest: blob.digest.clone(), found, promised: blob.bytes });
         }
-        Ok(file)
+        // One that grows while it is read is not read for ever.
+        Ok(file.take(blob.bytes.saturating_add(1)))
     }
 
     fn open_file(&self, path: &str) -> Result<(File, u64), ImageError> {

@@ -156,16 +156,19 @@ impl<'l> Tree<'l> {
         self.make_room(&place)
     }
 
-    /// Takes away what lower layers have in this directory.
-    pub(super) fn make_opaque(&mut self, path: &Path) -> Result<(), ImageError> {
+    /// Takes away what lower layers have in this directory. Once for each: it costs as much as the directory has in it.
+    pub(super) fn make_opaque(&mut self, directory: &Path, marker: &str) -> Result<(), ImageError> {
         self.count()?;
-        let directory = match self.resolve(path) {
-            Ok(directory) => directory,
+        let opened = match self.resolve(directory) {
+            Ok(opened) => opened,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            Err(errno) => return Err(write(path)(errno)),
+            Err(errno) => return Err(write(directory)(errno)),
         };
-        let path = self.path_in_tree(&directory, path)?;
-        self.clear(&directory, &path)
+        let path = self.path_in_tree(&opened, directory)?;
+        if !self.brought.insert(path.join(marker)) {
+            return Err(entry(&path.join(marker), TWICE));
+        }
+        self.clear(&opened, &path)
     }
 
     /// Removes what the layer at hand has not brought. Its depth is that of the tree, which is bounded.

@@ -32,7 +32,12 @@ pub(crate) fn fill_with_busybox(root: &Path, busybox: &Path) {
     for name in ["sh", "cat", "ls", "stat", "id", "head"] {
         fs::copy(busybox, root.join("bin").join(name)).unwrap();
     }
-    libraries(busybox).iter().for_each(|library| copy_to_same_place(root, library));
+    fill_with_libraries_of(root, busybox);
+}
+
+/// Fills a folder with the libraries that a program needs.
+pub(crate) fn fill_with_libraries_of(root: &Path, program: &Path) {
+    libraries(program).iter().for_each(|library| copy_to_same_place(root, library));
 }
 
 fn copy_to_same_place(root: &Path, file: &Path) {

@@ -1,6 +1,12 @@
 //! Layers that reach out of the root, contradict themselves, or are too much.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::made::{Entry, Made, archive, device, directory, file, hard_link, link, root_of, zstd_bomb};
 use super::{ImageLimits, names, text};
@@ -124,6 +130,8 @@ fn a_layer_does_not_contradict_itself() {
         vec![file("a/b", "1"), file(".wh.a", "")],
         vec![directory("d"), link("l", "d"), file("d/x", "1"), file("l/x", "2")],
         vec![link("a", "b"), file("a", "1")],
+        vec![file("a/b", "1"), file("a/.wh..wh..opq", ""), file("a/.wh..wh..opq", "")],
+        vec![file("a/b", "1"), link("l", "a"), file("a/.wh..wh..opq", ""), file("l/.wh..wh..opq", "")],
     ] {
         let why = refused(&[&layer]);
         assert!(why.contains("comes twice in one layer"), "{why}");
@@ -160,6 +168,71 @@ fn an_image_has_limits() {
     all.iter().for_each(|file| over_layers.layer(std::slice::from_ref(file)));
     over_layers.limits = small;
     assert!(over_layers.refused().contains("up to 2500 bytes in all"));
+    // Each of the three layers is an archive of 2.5 KiB.
+    over_layers.limits = ImageLimits { archive_bytes: 5 << 10, ..ImageLimits::default() };
+    assert!(over_layers.refused().contains("swells to far more"));
+    over_layers.limits = ImageLimits { archive_bytes: 3 * 2560, ..ImageLimits::default() };
+    over_layers.obtain().unwrap();
+}
+
+/// Anything that a layer may say, about a few names that meet again and again; `HOST` stands for a directory of the host.
+fn anything() -> impl Strategy<Value = Entry> {
+    const PLAIN: [&str; 4] = ["a", "b", "l", "dev"];
+    const WHITEOUTS: [&str; 4] = [".wh.a", ".wh.l", ".wh..wh..opq", ".wh..."];
+    const ODD: [&str; 4] = ["..", ".", "HOST", "/HOST"];
+    const TARGETS: [&str; 9] = ["a", "b/a", "..", "../a", "../../..", "/", "/HOST", "l", "/proc/self/root/HOST"];
+    let plain = prop_oneof![20 => select(&PLAIN[..]), 1 => select(&ODD[..])];
+    let last = prop_oneof![20 => select(&PLAIN[..]), 4 => select(&WHITEOUTS[..]), 1 => select(&ODD[..])];
+    let path = (vec(plain, 0..3), last).prop_map(|(names, last)| [names, vec![last]].concat().join("/"));
+    let target = select(&TARGETS[..]);
+    let kind = prop_oneof![9 => 0..3, 1 => 3..5];
+    (kind, path, target).prop_map(|(kind, path, target)| match kind {
+        0 => file(&path, "hostile"),
+        1 => directory(&path),
+        2 => link(&path, target),
+        3 => hard_link(&path, target),
+        _ => device(&path, b'3'),
+    })
+}
+
+/// All that is below a directory is a plain file, a plain directory, or a link.
+fn assert_plain(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let metadata = fs::symlink_metadata(entry.path()).unwrap();
+        let mode = metadata.permissions().mode() & 0o7777;
+        if metadata.is_dir() {
+            assert_eq!(mode, 0o755, "{entry:?}");
+            assert_plain(&entry.path());
+        } else {
+            assert!(metadata.is_symlink() || metadata.is_file() && mode == 0o644, "{entry:?} {metadata:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_layers_say_the_host_is_left_alone(layers in vec(vec(anything(), 1..8), 1..4)) {
+        let host = tempfile::tempdir().unwrap();
+        let target = host.path().to_str().unwrap();
+        for name in ["a", "l"] {
+            fs::write(host.path().join(name), "untouched").unwrap();
+        }
+        let mut made = Made::new();
+        for layer in layers {
+            let there = |text: String| text.replace("/HOST", target).replace("HOST", &target[1..]);
+            made.layer(&layer.into_iter().map(|entry| entry.with_names(there)).collect::<Vec<_>>());
+        }
+        match made.obtain() {
+            Ok(image) => assert_plain(&root_of(&image)),
+            Err(_) => assert_eq!(names(&made.images_path()), Vec::<String>::new()),
+        }
+        assert_eq!(names(host.path()), ["a", "l"]);
+        for name in ["a", "l"] {
+            assert_eq!(text(host.path(), name), "untouched");
+        }
+        assert_eq!(fs::metadata(host.path().join("a")).unwrap().nlink(), 1);
+    }
 }
 
 #[test]
@@ -176,6 +249,6 @@ fn a_layer_that_swells_is_given_up_early() {
         let mut made = Made::new();
         made.packed_layer("+zstd", zstd_bomb(&head, zeros), Vec::new());
         let refused = made.refused();
-        assert!(refused.contains("swells to more than 200 times its size"), "{refused}");
+        assert!(refused.contains("swells to far more than real files would"), "{refused}");
     }
 }

@@ -14,7 +14,7 @@ pub(super) const MODIFIED: u32 = 1_600_000_000;
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// An entry of an archive.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     path: String,
     kind: u8,
@@ -31,6 +31,12 @@ impl Entry {
 
     pub(super) fn with_mode(mut self, mode: u32) -> Self {
         self.mode = mode;
+        self
+    }
+
+    pub(super) fn with_names(mut self, change: impl Fn(String) -> String) -> Self {
+        self.path = change(self.path);
+        self.link = change(self.link);
         self
     }
 
