@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! bytes ──decompress──▶ bytes ──tar──▶ entry, its body, entry, its body … end
-//!           gzip, zstd,   │            (path, kind, mode, size)
-//!           or as it is   └ the ratio is kept here
+//!   │       gzip, zstd,   │       ▲    (path, kind, mode, size)
+//!   │       or as it is   │       │
+//!   │                     └ what comes of it is counted
+//!   └──────────────zip────────────┘
 //! ```
 //!
 //! The readers are ours. What is on offer unpacks by itself, or has a record that says why not: sizes in extension headers that
@@ -24,13 +26,52 @@
 pub(crate) mod decompress;
 pub(crate) mod path;
 pub(crate) mod tar;
+mod zip;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+
+use decompress::{Format, HEAD_BYTES, StreamLimits};
+use zip::ZipReader;
+
+/// Gives `take` each entry of the archive in a file, of so many bytes, with its contents, of which it may leave some. The
+/// archive is a zip, or a tar with or without compression, as its content tells.
+///
+/// # Errors
+/// The archive is at fault, or `take` refuses an entry.
+pub(crate) fn each_entry<E: From<ArchiveError>>(
+    file: &File,
+    file_bytes: u64,
+    limits: StreamLimits,
+    mut take: impl FnMut(&Entry, &mut dyn Read) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut head = Vec::new();
+    let mut reader = io::BufReader::new(file);
+    read(reader.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head))?;
+    if Format::of(&head) == Some(Format::Zip) {
+        let mut zip = ZipReader::open(file, file_bytes, limits)?;
+        while let Some((entry, mut contents)) = zip.next_entry()? {
+            take(&entry, &mut contents)?;
+            // What is not taken is checked all the same.
+            read(io::copy(&mut contents, &mut io::sink()))?;
+        }
+    } else {
+        let mut tar = decompress::tar(io::Cursor::new(head).chain(reader), limits)?;
+        while let Some(entry) = tar.next_entry()? {
+            take(&entry, &mut tar.body())?;
+        }
+    }
+    Ok(())
+}
+
+fn read<T>(result: io::Result<T>) -> Result<T, ArchiveError> {
+    result.map_err(ArchiveError::from)
+}
 
 /// One entry of an archive, without its contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The path as it is written, of whatever bytes but NUL; nothing has been checked. That of a directory may end in a slash.
+    /// The path as it is written, of whatever bytes; nothing has been checked. That of a directory may end in a slash.
     pub(crate) path: Vec<u8>,
     /// What it is.
     pub(crate) kind: Kind,
@@ -47,7 +88,7 @@ pub(crate) enum Kind {
     File,
     /// A directory.
     Directory,
-    /// A symbolic link, and where it leads, as it is written.
+    /// A symbolic link, and where it leads, as it is written; that is empty in a zip, where it is the contents.
     SymbolicLink(Vec<u8>),
     /// Another name of the file that has this path.
     HardLink(Vec<u8>),
@@ -107,8 +148,10 @@ pub(crate) enum ArchiveError {
         /// What it has.
         what: String,
     },
-    /// It decompresses to too much.
-    #[error("the archive decompresses to more than {limit} bytes")]
+    /// It is too large, or decompresses to too much.
+    #[error(
+        "the archive is too large: up to {limit} bytes are taken, counted when decompressed; leave out what is not needed"
+    )]
     TooLarge {
         /// How many bytes are taken.
         limit: u64,

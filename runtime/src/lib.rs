@@ -18,6 +18,7 @@ mod service;
 pub mod template;
 mod watch;
 
+pub use bundle::check_archive;
 pub use call::{Answer, CallId, Hop, Outcome, Request};
 pub use host::{ApplicationStatus, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError, StartError};
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
