@@ -38,6 +38,17 @@ async fn the_file_is_the_owners_alone_and_goes_with_the_socket() {
 }
 
 #[tokio::test]
+async fn a_missing_directory_is_made_but_none_above_it() {
+    let scratch = Scratch::new("missing");
+    let socket = ManagementSocket::bind(&scratch.0.join("made/host.sock")).await.unwrap();
+    assert!(listens(&scratch.0.join("made/host.sock")).await);
+    drop(socket);
+    let refused = ManagementSocket::bind(&scratch.0.join("mistyped/made/host.sock")).await;
+    assert!(matches!(refused, Err(BindError::PrivateDirectory { .. })));
+    assert_eq!(scratch.names(), ["made"]);
+}
+
+#[tokio::test]
 async fn a_living_agents_socket_is_refused_and_stays() {
     let scratch = Scratch::new("live");
     let first = ManagementSocket::bind(&scratch.socket()).await.unwrap();
