@@ -11,6 +11,7 @@ use crate::output;
 const EXAMPLES: &str = "\
 Examples:
   sandbar check examples/thermostat
+  sandbar check thermostat.tgz
   sandbar check . && sandbar deploy .";
 
 /// Check an application's manifest and the files it names
@@ -19,17 +20,20 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArguments {
-    /// The folder with the application's sandbar.toml
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    /// The folder with the application's sandbar.toml, or an archive of it
+    #[arg(value_name = "DIR|FILE")]
+    source: PathBuf,
 }
 
 impl CheckArguments {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        match Application::load(&self.folder) {
-            Ok(application) => output::write(description(&application).as_bytes()),
-            Err(source) => Err(Failure::Manifest { folder: self.folder, source }),
-        }
+        let application = if self.source.is_file() {
+            sandbar_runtime::check_archive(&self.source)
+                .map_err(|source| Failure::Archive { path: self.source, source })?
+        } else {
+            Application::load(&self.source).map_err(|source| Failure::Manifest { folder: self.source, source })?
+        };
+        output::write(description(&application).as_bytes())
     }
 }
 

@@ -252,18 +252,18 @@ impl HostAgent {
             .ok_or(DeployError::Full(config.applications_max))
     }
 
-    /// Deploys the application in a folder; an earlier version of it serves until the new one is ready, finishes its calls,
-    /// and is gone. Returns when the application answers calls.
+    /// Deploys the application in a folder or an archive; an earlier version of it serves until the new one is ready, finishes
+    /// its calls, and is gone. Returns when the application answers calls.
     ///
     /// # Errors
     /// Why it is not deployed; nothing has changed then.
-    pub async fn deploy(&self, folder: &Path) -> Result<Deployed, DeployError> {
+    pub async fn deploy(&self, source: &Path) -> Result<Deployed, DeployError> {
         let _changing = self.shared.changing.lock().await;
         let mut stopping = self.shared.stopping.subscribe();
         if *stopping.borrow() {
             return Err(DeployError::Stopping);
         }
-        let (source, into) = (folder.to_owned(), self.shared.applications_directory.clone());
+        let (source, into) = (source.to_owned(), self.shared.applications_directory.clone());
         let staged = tokio::task::spawn_blocking(move || bundle::stage(&source, &into, &BundleLimits::default()))
             .await
             .map_err(|error| DeployError::Bundle(Box::new(error)))??;

@@ -1,5 +1,6 @@
 //! Applications, sandboxes, workers, instances, and the host agent that owns them.
 
+mod archive;
 mod bundle;
 pub mod call;
 mod cgroup;
@@ -15,6 +16,7 @@ mod service;
 pub mod template;
 mod watch;
 
+pub use bundle::check_archive;
 pub use call::{Answer, CallId, Hop, Outcome, Request};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,

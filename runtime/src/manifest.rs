@@ -239,6 +239,12 @@ impl Application {
         }
         total
     }
+
+    /// The longest that any call of a function of this application may take.
+    #[must_use]
+    pub fn longest_chain_timeout(&self) -> Duration {
+        (0..self.functions.len()).map(|start| self.chain_timeout(start)).max().unwrap_or_default()
+    }
 }
 
 /// The manifest's text, or why there is none.

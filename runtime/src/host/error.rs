@@ -35,8 +35,8 @@ pub enum StartError {
 /// Why an application was not deployed. What ran before runs on.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
-    /// The folder cannot be taken as a bundle.
-    #[error("the folder is not deployed")]
+    /// The folder or archive cannot be taken as a bundle.
+    #[error("the application is not deployed")]
     Bundle(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The manifest is wrong.
     #[error(transparent)]
