@@ -53,9 +53,10 @@ fn description(application: &Application) -> String {
     let table = output::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>());
     let calls = neighbours("may call", &application.calls);
     let callers = neighbours("may be called by", &application.callers);
+    let rootfs = application.rootfs.as_ref().map(|rootfs| format!("root file system: {rootfs}\n")).unwrap_or_default();
     let limits = application.limits;
     format!(
-        "{}: calls start at {}\n{table}{calls}{callers}limits: memory {}, processes {}, cpus {}, payload {}\n",
+        "{}: calls start at {}\n{table}{calls}{callers}{rootfs}limits: memory {}, processes {}, cpus {}, payload {}\n",
         application.name,
         name_of(&application.entry).unwrap_or(output::NOTHING),
         quantity::show_size(limits.memory_bytes),
@@ -81,6 +82,7 @@ mod tests {
             name = "thermostat"
             entry = "ingest"
             calls = ["/gallery", "/gallery/thumbnail"]
+            rootfs = "oci:image:slim"
             [functions.ingest]
             runtime = "python3"
             code = "ingest.py"
@@ -95,6 +97,11 @@ mod tests {
         assert!(text.starts_with("thermostat: calls start at ingest\n"), "{text}");
         assert!(text.contains("\ningest    python3  ingest.py    2s        average\n"), "{text}");
         assert!(text.contains("\naverage   native   bin/average  10s       -\n"), "{text}");
-        assert!(text.contains("\nmay call: /gallery, /gallery/thumbnail\nlimits: memory 128MiB,"), "{text}");
+        assert!(
+            text.contains(
+                "\nmay call: /gallery, /gallery/thumbnail\nroot file system: oci:image:slim\nlimits: memory 128MiB,"
+            ),
+            "{text}"
+        );
     }
 }

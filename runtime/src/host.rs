@@ -5,6 +5,7 @@
 
 mod ceiling;
 mod error;
+mod roots;
 mod state;
 
 use std::collections::BTreeSet;
@@ -23,10 +24,10 @@ use crate::bundle::{self, BundleLimits};
 use crate::call::{Answer, Request};
 use crate::cgroup::{Cgroup, DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus};
+use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{self, Log, LogStream};
-use crate::manifest::{Application, Name, Runtime};
-use crate::python::{self, Python, PythonError};
+use crate::manifest::{Application, Name};
 use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service, State};
 pub use ceiling::{Ceiling, CeilingError};
@@ -59,6 +60,9 @@ pub struct HostConfig {
     pub ceiling: Ceiling,
     /// When the workers of functions are renewed.
     pub renewal: Renewal,
+    /// Directories that applications may name as root file systems, themselves or what is in them. What an application brings
+    /// along needs no leave.
+    pub rootfs_allowed: Vec<PathBuf>,
     /// Whether the path of every call is written to its application's log.
     pub trace: bool,
 }
@@ -78,6 +82,7 @@ impl HostConfig {
             applications_max: 4096,
             ceiling: Ceiling::default(),
             renewal: Renewal { calls: 10_000, seconds: 3600 },
+            rootfs_allowed: Vec::new(),
             trace: false,
         }
     }
@@ -94,6 +99,7 @@ struct Shared {
     config: HostConfig,
     applications_directory: PathBuf,
     grounds: Arc<Grounds>,
+    images: Arc<Images>,
     bus: Arc<HostBus>,
     /// Versions that were replaced and finish their calls; they still have their users.
     retiring: std::sync::Mutex<Vec<Arc<Service>>>,
@@ -151,14 +157,15 @@ impl HostAgent {
         let state = config.state.canonicalize().map_err(failed(&config.state))?;
         let lock = lock(&state)?;
         let applications_directory = state.join("applications");
-        let mount_point = state.join("root");
+        let (mount_point, images) = (state.join("root"), state.join("images"));
         let logs_directory = state.join("logs");
-        for directory in [&applications_directory, &mount_point, &logs_directory] {
+        for directory in [&applications_directory, &mount_point, &images, &logs_directory] {
             make_private_directory(directory).map_err(failed(directory))?;
         }
         bundle::sweep_staging(&applications_directory).map_err(failed(&applications_directory))?;
         let deployed = |name: &str| applications_directory.join(name).exists();
         log::sweep(&logs_directory, deployed).map_err(failed(&logs_directory))?;
+        let images = Images::open(images.clone(), ImageLimits::default()).map_err(failed(&images))?;
         let host_name = host_name(&state).map_err(failed(&state))?;
         let hierarchy = Hierarchy::detect().map_err(|error: DetectError| StartError::ControlGroups(Box::new(error)))?;
         let swept = hierarchy.sweep(&host_name).map_err(|error| StartError::ControlGroups(Box::new(error)))?;
@@ -172,6 +179,7 @@ impl HostAgent {
             config: HostConfig { state, ..config },
             applications_directory,
             grounds,
+            images: Arc::new(images),
             retiring: std::sync::Mutex::default(),
             changing: Mutex::default(),
             stopping: watch::Sender::new(false),
@@ -179,6 +187,7 @@ impl HostAgent {
         };
         let agent = Self { shared: Arc::new(shared) };
         agent.restore().await;
+        agent.shared.delete_unused_images().await;
         Ok(agent)
     }
 
@@ -189,7 +198,7 @@ impl HostAgent {
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         let mut services = Vec::new();
         for name in names {
-            match self.restore_one(&directory.join(name.as_str())) {
+            match self.restore_one(&directory.join(name.as_str())).await {
                 Ok(service) => services.push(service),
                 Err(error) => {
                     tracing::error!(application = name.as_str(), error = crate::chain(&error), "not restored");
@@ -207,15 +216,20 @@ impl HostAgent {
         }
     }
 
-    fn restore_one(&self, directory: &Path) -> Result<Arc<Service>, DeployError> {
+    async fn restore_one(&self, directory: &Path) -> Result<Arc<Service>, DeployError> {
         let application = Arc::new(Application::load(directory)?);
-        let maker = self.maker(&application, directory, self.free_users()?)?;
+        let maker = self.maker(&application, directory, self.free_users()?).await?;
         let service = Arc::new(Service::keep(maker, None));
         self.shared.bus.put(Arc::clone(&service));
         Ok(service)
     }
 
-    fn maker(&self, application: &Arc<Application>, directory: &Path, first_user: u32) -> Result<Maker, DeployError> {
+    async fn maker(
+        &self,
+        application: &Arc<Application>,
+        directory: &Path,
+        first_user: u32,
+    ) -> Result<Maker, DeployError> {
         let shared = &self.shared;
         shared.config.ceiling.check(application)?;
         let log_path = shared.config.state.join("logs").join(format!("{}.log", application.name.as_str()));
@@ -224,19 +238,16 @@ impl HostAgent {
             Some(deployed) => Arc::clone(&deployed.log),
             None => Arc::new(Log::open(log_path).map_err(DeployError::Log)?),
         };
+        let rootfs = self.rootfs_for(application, directory).await?;
         let specification = Specification {
             application: Arc::clone(application),
             directory: directory.to_owned(),
             sandbox_name: String::new(),
             first_user,
-            python: self.python_for(application)?,
+            python: self.python_for(application, rootfs.as_ref())?,
+            rootfs: rootfs.map(Arc::new),
         };
         Ok(Maker { grounds: Arc::clone(&shared.grounds), specification, log, bus: Arc::downgrade(&shared.bus) })
-    }
-
-    fn python_for(&self, application: &Application) -> Result<Option<Python>, PythonError> {
-        let needed = application.functions.iter().any(|function| function.runtime == Runtime::Python3);
-        needed.then(|| python::find(&self.shared.config.python)).transpose()
     }
 
     /// The first user of a range that no application has.
@@ -259,10 +270,19 @@ impl HostAgent {
     /// Why it is not deployed; nothing has changed then.
     pub async fn deploy(&self, source: &Path) -> Result<Deployed, DeployError> {
         let _changing = self.shared.changing.lock().await;
-        let mut stopping = self.shared.stopping.subscribe();
+        let stopping = self.shared.stopping.subscribe();
         if *stopping.borrow() {
             return Err(DeployError::Stopping);
         }
+        let deployed = self.deploy_alone(source, stopping).await;
+        if deployed.is_err() {
+            self.shared.delete_unused_images().await;
+        }
+        deployed
+    }
+
+    /// Deploys while nothing else is deployed or removed.
+    async fn deploy_alone(&self, source: &Path, mut stopping: watch::Receiver<bool>) -> Result<Deployed, DeployError> {
         let (source, into) = (source.to_owned(), self.shared.applications_directory.clone());
         let staged = tokio::task::spawn_blocking(move || bundle::stage(&source, &into, &BundleLimits::default()))
             .await
@@ -272,7 +292,7 @@ impl HostAgent {
             Some(earlier) => earlier.first_user,
             None => self.free_users()?,
         };
-        let mut maker = self.maker(&application, &staged.path(), first_user)?;
+        let mut maker = self.maker(&application, &staged.path(), first_user).await?;
         let stops = async move {
             let _stops = stopping.wait_for(|stopping| *stopping).await;
         };
@@ -325,6 +345,7 @@ impl HostAgent {
         // First the files: an application that comes back, should the agent end in between, has its log.
         let retired = bundle::retire(&self.shared.applications_directory, &removed.application.name);
         removed.log.delete();
+        self.shared.delete_unused_images().await;
         retired.map_err(RemoveError::Files)
     }
 
@@ -430,4 +451,6 @@ async fn retire(shared: Arc<Shared>, replaced: Arc<Service>, files: Option<PathB
     if let Err(error) = discarded {
         tracing::warn!(%error, "a replaced version's files are left behind");
     }
+    let _changing = shared.changing.lock().await;
+    shared.delete_unused_images().await;
 }

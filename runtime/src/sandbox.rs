@@ -33,6 +33,7 @@ use crate::cgroup::{Cgroup, CgroupError, CgroupLimits, Hierarchy};
 use crate::inside::Inside;
 use crate::manifest::{Application, Runtime};
 use crate::python::Python;
+use crate::rootfs::Rootfs;
 use crate::watch::watch;
 use phases::Phases;
 
@@ -73,6 +74,8 @@ pub(crate) struct Specification {
     pub(crate) first_user: u32,
     /// Needed when a function is in Python.
     pub(crate) python: Option<Python>,
+    /// In place of the host's system directories.
+    pub(crate) rootfs: Option<Arc<Rootfs>>,
 }
 
 /// Why a sandbox could not be made.
@@ -188,7 +191,10 @@ impl Sandbox {
         let copy = |fd: BorrowedFd<'_>| {
             fd.try_clone_to_owned().map_err(|source| SandboxError::Host { step: "copy a descriptor", source })
         };
-        let mut descriptors = vec![segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?];
+        let own_root = specification.rootfs.as_ref().map(|rootfs| rootfs.detached_mount()).transpose();
+        let own_root = own_root.map_err(|source| SandboxError::Host { step: "mount the root file system", source })?;
+        let mut descriptors: Vec<OwnedFd> = own_root.into_iter().collect();
+        descriptors.extend([segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?]);
         let bus = AgentSide::new(segment, copy(out_event.as_fd())?);
         let out_event = watched(out_event)?;
 
@@ -426,14 +432,7 @@ async fn make_process(
     phases: &mut Phases,
 ) -> Result<(Process, AsyncFd<OwnedFd>), SandboxError> {
     let (control, theirs) = credential_pair(SockType::SeqPacket)?;
-    let plan = plan::plan(
-        &specification.application,
-        &specification.directory,
-        &grounds.inside,
-        specification.python.as_ref(),
-        &grounds.mount_point,
-        grounds.renewal,
-    );
+    let plan = plan::plan(specification, grounds);
     send_plan(control.as_fd(), &plan, cgroup, &ends)?;
     let program = grounds.inside.supervisor();
     let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs)).await;

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::call::{Answer, Call, Outcome, Request};
 use crate::host_bus::HostBus;
+use crate::image::Digest;
 use crate::log::{self, Log};
 use crate::manifest::Application;
 use crate::running::{Retired, Running};
@@ -39,6 +40,8 @@ pub(crate) struct Service {
     pub(crate) log: Arc<Log>,
     /// The first of the host's users that its sandboxes have.
     pub(crate) first_user: u32,
+    /// The image that is its root file system, if one is.
+    pub(crate) image: Option<Digest>,
     state: watch::Receiver<State>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<Stop>,
@@ -101,13 +104,14 @@ impl Service {
         let application = Arc::clone(&maker.specification.application);
         let log = Arc::clone(&maker.log);
         let first_user = maker.specification.first_user;
+        let image = maker.specification.rootfs.as_ref().and_then(|rootfs| rootfs.image.clone());
         let first = first.map_or_else(|| State::Down("it is being started".to_owned()), State::Running);
         let answered_before = Arc::new(AtomicU64::new(0));
         let (states, state) = watch::channel(first);
         let (stop, stopped) = watch::channel(Stop::No);
         let keeper = Keeper { maker, states, stopped, answered_before: Arc::clone(&answered_before) };
         let keeper = Mutex::new(Some(tokio::spawn(keeper.run())));
-        Self { application, log, first_user, state, keeper, stop, answered_before }
+        Self { application, log, first_user, image, state, keeper, stop, answered_before }
     }
 
     /// Waits until a service that began without a sandbox has one, or has failed to make one.

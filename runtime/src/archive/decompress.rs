@@ -157,7 +157,7 @@ pub(crate) fn damaged(error: io::Error) -> io::Error {
 }
 
 /// The frames of a zstd stream, one after another.
-struct Frames<S> {
+pub(crate) struct Frames<S> {
     source: S,
     decoder: FrameDecoder,
     /// Whether the decoder is in a frame that has not been checked yet.
@@ -165,7 +165,7 @@ struct Frames<S> {
 }
 
 impl<S: BufRead> Frames<S> {
-    fn new(source: S) -> Self {
+    pub(crate) fn new(source: S) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(WINDOW_BYTES_MAX);
         Self { source, decoder, in_frame: false }

@@ -44,6 +44,8 @@ pub(crate) struct TarReader<R> {
     body: u64,
     /// Bytes that fill the block after them.
     padding: u64,
+    /// When the present entry was changed, in seconds since 1970, for whoever keeps that.
+    pub(crate) modified: u64,
     ended: bool,
 }
 
@@ -70,7 +72,7 @@ impl Pending {
 impl<R: Read> TarReader<R> {
     /// A reader of the tar that starts here.
     pub(crate) fn new(source: R, decompressed: bool) -> Self {
-        Self { source, offset: 0, decompressed, body: 0, padding: 0, ended: false }
+        Self { source, offset: 0, decompressed, body: 0, padding: 0, modified: 0, ended: false }
     }
 
     /// The next entry; none at the end, which is then known to be one.
@@ -157,6 +159,7 @@ impl<R: Read> TarReader<R> {
             return Err(self.malformed(format!("{} has contents", kind.name())));
         }
         self.begin_body(size);
+        self.modified = header.modified;
         Ok(Entry { path, kind, mode: header.mode, size })
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Header {
     pub(super) link: Vec<u8>,
     pub(super) mode: u32,
     pub(super) size: u64,
+    /// Seconds since 1970; zero if it is something that is not so written, such as a time before.
+    pub(super) modified: u64,
     /// What the block is for.
     pub(super) flag: u8,
 }
@@ -45,7 +47,8 @@ impl Header {
         let mode = octal(&block[100..108]).map_err(|what| format!("a mode {what}"))?;
         let mode = u32::try_from(mode & 0o7777).unwrap_or_default();
         let size = size(&block[124..136])?;
-        Ok(Self { path, link, mode, size, flag: block[156] })
+        let modified = octal(&block[136..148]).unwrap_or_default();
+        Ok(Self { path, link, mode, size, modified, flag: block[156] })
     }
 }
 
