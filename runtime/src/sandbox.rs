@@ -459,7 +459,8 @@ fn send_plan(control: BorrowedFd<'_>, plan: &Plan, cgroup: &Cgroup, ends: &Ends)
     protocol::send(control, plan, &descriptors).map_err(failed)?;
     for function in plan.functions.iter().enumerate().filter(|(_, plan)| plan.own_group).map(|(index, _)| index) {
         if let Some(entry) = cgroup.function(function)? {
-            let descriptors: Vec<_> = [&entry.memory_kills].into_iter().chain(&entry.entries).map(AsRawFd::as_raw_fd).collect();
+            let descriptors: Vec<_> =
+                [&entry.memory_kills].into_iter().chain(&entry.entries).map(AsRawFd::as_raw_fd).collect();
             protocol::send(control, &FunctionGroup { function }, &descriptors).map_err(failed)?;
         }
     }

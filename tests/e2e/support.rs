@@ -1,12 +1,22 @@
 //! What the tests stand on: private hosts, clients, and what the kernel says of processes.
+//!
+//! Modules are named by path, as `tests/hostile` stands on them too.
 
+#[path = "support/bundle.rs"]
 pub(crate) mod bundle;
+#[path = "support/clients.rs"]
 pub(crate) mod clients;
+#[path = "support/coap.rs"]
 pub(crate) mod coap;
+#[path = "support/host.rs"]
 pub(crate) mod host;
+#[path = "support/http.rs"]
 pub(crate) mod http;
+#[path = "support/process.rs"]
 pub(crate) mod process;
+#[path = "support/program.rs"]
 pub(crate) mod program;
+#[path = "support/remains.rs"]
 pub(crate) mod remains;
 
 use std::io::Write;

@@ -22,7 +22,9 @@ pub struct Ceiling {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CeilingError {
     /// A limit that is too high for this host.
-    #[error("{what} = {asked} is more than this host lets an application have, {most}: ask for less, or raise `sandbar serve {flag}`")]
+    #[error(
+        "{what} = {asked} is more than this host lets an application have, {most}: ask for less, or raise `sandbar serve {flag}`"
+    )]
     Limit {
         /// The field of the manifest.
         what: &'static str,
@@ -79,11 +81,15 @@ mod tests {
 
     #[test]
     fn an_application_may_ask_for_the_ceiling_and_for_no_more() {
-        let ceiling = Ceiling { memory_bytes: Some(64 << 20), processes: Some(32), cpus: Some(0.5), host_network: false };
+        let ceiling =
+            Ceiling { memory_bytes: Some(64 << 20), processes: Some(32), cpus: Some(0.5), host_network: false };
         let at = "[limits]\nmemory = \"64MiB\"\nprocesses = 32\ncpus = 0.5";
         assert_eq!(ceiling.check(&application(at)), Ok(()));
-        let more_than_that =
-            [("memory = \"65MiB\"", "--memory-max"), ("processes = 33", "--processes-max"), ("cpus = 0.6", "--cpus-max")];
+        let more_than_that = [
+            ("memory = \"65MiB\"", "--memory-max"),
+            ("processes = 33", "--processes-max"),
+            ("cpus = 0.6", "--cpus-max"),
+        ];
         for (more, flag) in more_than_that {
             let field = more.split(' ').next().unwrap_or_default();
             let over: Vec<&str> = at.lines().filter(|line| !line.starts_with(field)).chain([more]).collect();

@@ -9,8 +9,8 @@ use super::document::{At, Plain, PlainFunction};
 use super::problem::{Problems, did_you_mean};
 use super::quantity::{show_time, time};
 use super::{
-    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, Runtime, Target, code,
-    limits,
+    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, Runtime, Target,
+    code, limits,
 };
 
 /// The time-out of a function that names none.

@@ -3,11 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{FunctionLimits, Limits};
 use super::check::within;
 use super::document::{At, PlainLimits};
 use super::problem::Problems;
 use super::quantity::{show_size, show_time, size, time};
+use super::{FunctionLimits, Limits};
 
 const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 /// The floor holds PID 1, the message segment and one small native function; the ceiling is a slip of the pen.

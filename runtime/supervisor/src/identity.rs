@@ -15,8 +15,8 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use serde::{Deserialize, Serialize};
 use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
 
 /// Workers run as this user and group plus the index of their function.
 pub const WORKER_ID_BASE: u32 = 1000;
@@ -159,7 +159,8 @@ const SUPERVISOR_CAPABILITIES: [Capability; 6] = [
 ];
 
 fn set_oom_score(score: i32) -> Result<(), IdentityError> {
-    sandbar_function::process::set_oom_score(score).map_err(|source| IdentityError::System { step: "set the order of kills for want of memory", source })
+    sandbar_function::process::set_oom_score(score)
+        .map_err(|source| IdentityError::System { step: "set the order of kills for want of memory", source })
 }
 
 /// Becomes the sandbox's own root, in its control group's namespace, with the few capabilities a supervisor needs.

@@ -12,9 +12,9 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::slot::Phase;
-use sandbar_bus::Bus;
 use sandbar_function::worker::READY;
 
 use crate::identity::{kill_user, worker_id};
