@@ -18,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use sandbar_proxy::management::ManagementSocket;
 use sandbar_runtime::manifest::quantity;
-use sandbar_runtime::{Ceiling, HostAgent, HostConfig};
+use sandbar_runtime::{Ceiling, HostAgent, HostConfig, Renewal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -88,6 +88,12 @@ pub(crate) struct ServeArguments {
     /// Their functions then reach whatever this host reaches, its loopback included.
     #[arg(long)]
     allow_host_network: bool,
+    /// Renew a function's worker after so many calls, so that calls do not share one address layout for ever
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..), default_value = "10000")]
+    renew_calls: u64,
+    /// Renew it after this time, if it has served any call
+    #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "1h")]
+    renew_time: Duration,
     /// The Python interpreter for functions in Python: a path, or a name that is looked for in PATH
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
@@ -169,6 +175,7 @@ impl ServeArguments {
                 cpus: self.cpus_max,
                 host_network: self.allow_host_network,
             },
+            renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },
             python: self.python.clone(),
             first_user: self.first_user,
             state: self.state.clone(),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::Flock;
+use sandbar_supervisor::protocol::Renewal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -21,7 +22,7 @@ use crate::call::{Answer, Request};
 use crate::cgroup::{Cgroup, DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus};
 use crate::inside::Inside;
-use crate::log::{Log, LogStream};
+use crate::log::{self, Log, LogStream};
 use crate::manifest::{Application, Name, Runtime};
 use crate::python::{self, Python, PythonError};
 use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
@@ -50,6 +51,8 @@ pub struct HostConfig {
     pub applications_max: usize,
     /// What no application may have more of, whatever its manifest says.
     pub ceiling: Ceiling,
+    /// When the workers of functions are renewed.
+    pub renewal: Renewal,
     /// Whether the path of every call is written to its application's log.
     pub trace: bool,
 }
@@ -68,6 +71,7 @@ impl HostConfig {
             first_user: 0x7000_0000,
             applications_max: 4096,
             ceiling: Ceiling::default(),
+            renewal: Renewal { calls: 10_000, seconds: 3600 },
             trace: false,
         }
     }
@@ -140,10 +144,13 @@ impl HostAgent {
         let lock = lock(&state)?;
         let applications_directory = state.join("applications");
         let mount_point = state.join("root");
-        for directory in [&applications_directory, &mount_point, &state.join("logs")] {
+        let logs_directory = state.join("logs");
+        for directory in [&applications_directory, &mount_point, &logs_directory] {
             make_private_directory(directory).map_err(failed(directory))?;
         }
         bundle::sweep_staging(&applications_directory).map_err(failed(&applications_directory))?;
+        let deployed = |name: &str| applications_directory.join(name).exists();
+        log::sweep(&logs_directory, deployed).map_err(failed(&logs_directory))?;
         let host_name = host_name(&state).map_err(failed(&state))?;
         let hierarchy = Hierarchy::detect().map_err(|error: DetectError| StartError::ControlGroups(Box::new(error)))?;
         let swept = hierarchy.sweep(&host_name).map_err(|error| StartError::ControlGroups(Box::new(error)))?;
@@ -151,7 +158,7 @@ impl HostAgent {
             tracing::info!(sandboxes = swept.sandboxes, processes = swept.processes, "cleared away what was left");
         }
         let inside = Inside::lay_out(&state).map_err(failed(&state))?;
-        let grounds = Arc::new(Grounds { hierarchy, host_name, inside, mount_point });
+        let grounds = Arc::new(Grounds { hierarchy, host_name, inside, mount_point, renewal: config.renewal });
         let shared = Shared {
             bus: Arc::new(HostBus::new(&config, first_call())),
             config: HostConfig { state, ..config },
@@ -247,10 +254,17 @@ impl HostAgent {
             None => self.free_users()?,
         };
         let mut maker = self.maker(&application, &staged.path(), first_user)?;
-        let running = maker.make().await?;
+        let running = match maker.make().await {
+            Ok(running) => running,
+            Err(error) => {
+                self.forget_log(&maker);
+                return Err(error.into());
+            }
+        };
         let installed = match staged.install(&application.name) {
             Ok(installed) => installed,
             Err(error) => {
+                self.forget_log(&maker);
                 Service::keep(maker, Ok(running)).end().await;
                 return Err(error.into());
             }
@@ -269,6 +283,13 @@ impl HostAgent {
         Ok(deployed)
     }
 
+    /// Deletes the log of an application that was not deployed, unless an earlier version is.
+    fn forget_log(&self, maker: &Maker) {
+        if self.shared.bus.service(maker.specification.application.name.as_str()).is_none() {
+            maker.log.delete();
+        }
+    }
+
     /// Removes an application: ends it, with the calls under way, and deletes its files and its log.
     ///
     /// # Errors
@@ -279,8 +300,10 @@ impl HostAgent {
         let removed = removed.ok_or_else(|| RemoveError::NoSuchApplication(application.to_owned()))?;
         removed.end().await;
         self.end_retiring(|name| name == application).await;
+        // First the files: an application that comes back, should the agent end in between, has its log.
+        let retired = bundle::retire(&self.shared.applications_directory, &removed.application.name);
         removed.log.delete();
-        bundle::retire(&self.shared.applications_directory, &removed.application.name).map_err(RemoveError::Files)
+        retired.map_err(RemoveError::Files)
     }
 
     /// The bus that joins the applications, for those who call other than from a front door.

@@ -23,6 +23,7 @@ pub use host::{
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};
 pub use python::PythonError;
+pub use sandbar_supervisor::protocol::Renewal;
 pub use sandbox::SandboxError;
 
 /// An error with all its causes, in one line.

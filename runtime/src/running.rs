@@ -197,6 +197,10 @@ impl Running {
                 Ok(Event::WorkerDied { function, reason, again_ms }) => {
                     self.log.add(self.function_name(function), &format!("{reason}; started again in {again_ms} ms"));
                 }
+                Ok(Event::WorkerKept { function, reason }) => {
+                    let said = format!("the worker could not be renewed and serves on: {reason}");
+                    self.log.add(self.function_name(function), &said);
+                }
                 Ok(Event::Failed { reason }) => self.log.add("", &format!("the sandbox cannot go on: {reason}")),
                 Ok(Event::Forked { .. } | Event::Created | Event::Ready | Event::WorkerFailed { .. }) => {}
                 Err(ReceiveError::Nothing) => {}

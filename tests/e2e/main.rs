@@ -10,7 +10,10 @@
 //! | [`paths`] | a call's path is told; each call has processes of its own |
 //! | [`isolation`] | what a function can see and touch |
 //! | [`wakeups`] | what one hop costs in system calls |
+//! | [`lies`] | instances that write to the shared memory what is not so |
+//! | [`limits`] | what functions may use, and what they leave |
 //! | [`load`] | many clients at once |
+//! | [`renewal`] | workers are renewed, and no call notices |
 //! | [`kills`] | what dies comes back |
 //! | [`misbehaviour`] | functions that go wrong harm nobody else |
 //! | [`refusals`] | calls and datagrams that are refused |
@@ -31,6 +34,8 @@
 mod deployments;
 mod isolation;
 mod kills;
+mod lies;
+mod limits;
 mod load;
 mod manifests;
 mod misbehaviour;
@@ -38,6 +43,7 @@ mod paths;
 mod pictures;
 mod readings;
 mod refusals;
+mod renewal;
 mod serving;
 mod support;
 mod wakeups;

@@ -1,6 +1,5 @@
-//! What the tests stand on: private hosts, clients, and what the kernel says of processes.
-//!
-//! Modules are named by path, as `tests/hostile` stands on them too.
+//! What the tests stand on: private hosts, clients, and what the kernel says of processes. Where each module lies is said, as more
+//! than one test includes this file.
 
 #[path = "support/bundle.rs"]
 pub(crate) mod bundle;

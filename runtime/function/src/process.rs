@@ -64,6 +64,9 @@ fn thread_id_word() -> *mut libc::c_void {
 /// When the kernel refuses: the process must not go on.
 pub fn become_instance(slot: usize, rules: RawFd) -> io::Result<()> {
     set_oom_score(OOM_SCORE_INSTANCE)?;
+    // What a call writes is its own, unless it says otherwise.
+    // SAFETY: no memory is involved.
+    unsafe { libc::umask(0o077) };
     let id = INSTANCE_UID_BASE + u32::try_from(slot).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: no memory is involved.
     check(unsafe { libc::syscall(libc::SYS_setresgid, id, id, id) })?;

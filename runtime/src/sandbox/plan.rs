@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sandbar_supervisor::identity::{Network, ResourceLimits};
-use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program};
+use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program, Renewal};
 
 use crate::inside::{DIRECTORY_INSIDE, Inside, PYTHON_WORKER_NAME};
-use crate::manifest::quantity::show_size;
 use crate::manifest::{Application, FunctionLimits, Runtime};
 use crate::python::Python;
 
@@ -31,6 +30,7 @@ pub(super) fn plan(
     inside: &Inside,
     python: Option<&Python>,
     mount_point: &Path,
+    renewal: Renewal,
 ) -> Plan {
     let mut binds = Vec::new();
     let mut links = Vec::new();
@@ -61,6 +61,7 @@ pub(super) fn plan(
         files: files(application),
         tmp_bytes: application.limits.memory_bytes / TMP_SHARE,
         network: application.network,
+        renewal,
         resources: ResourceLimits {
             processes: application.limits.processes.into(),
             file_bytes: application.limits.memory_bytes,
@@ -71,6 +72,7 @@ pub(super) fn plan(
             .map(|function| FunctionPlan {
                 name: function.name.as_str().to_owned(),
                 program: program(function, python),
+                timeout: function.timeout,
                 memory_limit: memory_limit(function, application),
                 own_group: function.limits != FunctionLimits::default(),
             })
@@ -81,10 +83,10 @@ pub(super) fn plan(
 /// What is said of a function that has exceeded its memory. Where it has a limit of its own, the kernel does not tell which of the two
 /// it was.
 fn memory_limit(function: &crate::manifest::Function, application: &Application) -> String {
-    let whole = show_size(application.limits.memory_bytes);
+    let whole = application.limits.memory_bytes >> 20;
     match function.limits.memory_bytes {
-        None => format!("the application's limit is {whole}"),
-        Some(own) => format!("the function's limit is {}, the application's {whole}", show_size(own)),
+        None => format!("the application's limit is {whole} MiB"),
+        Some(own) => format!("the function's limit is {} MiB, the application's {whole} MiB", own >> 20),
     }
 }
 

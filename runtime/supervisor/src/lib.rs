@@ -12,6 +12,7 @@ pub mod identity;
 pub mod landlock;
 pub mod memory;
 pub mod protocol;
+mod reaping;
 pub mod root;
 pub mod seccomp;
 pub mod spawn;
@@ -65,13 +66,15 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     root::enter(&plan)?;
     identity::enter_user_namespace()?;
     send(agent.as_fd(), &Event::Created, &[])?;
-    receive::<Go>(agent.as_fd())?;
+    let Received { descriptors: entries, .. } = receive::<Go>(agent.as_fd())?;
+    identity::enter_groups(&entries)?;
+    drop(entries);
     identity::become_supervisor(&plan.resources)?;
     let Descriptors { bus, wake, mut outlets } = sort_descriptors(descriptors, groups, null)?;
     outlets.rules = landlock::rules()?;
     let temporary = TemporaryFiles::open()?;
     seccomp::confine()?;
-    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions)?.run()?)
+    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, plan.renewal)?.run()?)
 }
 
 /// Forks the first process of the new process id namespace as a child of the agent: its id on the host in the process that

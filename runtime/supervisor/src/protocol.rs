@@ -8,8 +8,8 @@
 //!     │ ◀────────────────── Forked ─ │  the launcher made the sandbox's first process, and ends
 //!     │                              │  namespaces, root file system
 //!     │ ◀───────────────── Created ─ │  in its own user namespace, not yet mapped
-//!     │  control groups, id maps     │
-//!     │ ── Go ─────────────────────▶ │  identity, capabilities, filter; starts the workers
+//!     │  id maps                     │
+//!     │ ── Go, descriptors ────────▶ │  control groups, identity, capabilities, filter; starts the workers
 //!     │ ◀─────────────────── Ready ─ │  every worker has loaded its code
 //!     │ ◀────── Failed, WorkerDied … │
 //! ```
@@ -19,6 +19,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
@@ -53,10 +54,21 @@ pub struct Plan {
     pub tmp_bytes: u64,
     /// Which network it has.
     pub network: Network,
+    /// When workers are renewed.
+    pub renewal: Renewal,
     /// What a single process or user may use, beside what the control groups allow all together.
     pub resources: ResourceLimits,
     /// The functions, in the order of the catalogue.
     pub functions: Vec<FunctionPlan>,
+}
+
+/// When a worker is replaced by a fresh one, with another address layout and hash seed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Instances that it has made which have ended.
+    pub calls: u64,
+    /// Seconds since it was ready, if it has made any.
+    pub seconds: u64,
 }
 
 /// A file or directory of the host that is seen inside, read-only, without set-uid and devices (save `/dev`'s own).
@@ -77,6 +89,8 @@ pub struct FunctionPlan {
     pub name: String,
     /// What its worker is.
     pub program: Program,
+    /// How long one of its instances may run.
+    pub timeout: Duration,
     /// What callers are told of the limits on its memory when it has exceeded them.
     pub memory_limit: String,
     /// Whether it has control groups of its own.
@@ -118,7 +132,8 @@ pub enum Program {
     },
 }
 
-/// The agent's second word: control groups and id maps are in place.
+/// The agent's second word: control groups and id maps are in place. With it come descriptors: for each control group that the
+/// supervisor is to enter by itself, the file to which it writes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Go {}
 
@@ -155,6 +170,13 @@ pub enum Event {
         reason: String,
         /// When it is started again, in milliseconds from now.
         again_ms: u64,
+    },
+    /// A worker could not be renewed, and serves on.
+    WorkerKept {
+        /// Index of the function.
+        function: usize,
+        /// What its successor said, or how that ended.
+        reason: String,
     },
 }
 
