@@ -21,8 +21,8 @@ use crate::surroundings::Surroundings;
 const TOLERANCE: Duration = Duration::from_millis(1500);
 /// Where the programs of a group are, beside this file.
 const FUNCTIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile/functions");
-/// The groups: when the last of them is over, the probes of all are counted.
-const GROUPS: usize = 7;
+/// Tests that count their probes: when the last of them is over, all are counted.
+const TESTS: usize = 11;
 
 /// A group's application: its limits, and the programs its probes are in.
 #[derive(Clone, Copy, Debug)]
@@ -212,12 +212,12 @@ fn is_wanted(probe: &Probe) -> bool {
         || std::env::var_os("SANDBAR_PROBE").is_none()
 }
 
-/// Counts the probes of a group; the last group to be over has all of them told, past the test harness.
+/// Counts the probes of a test; the last to be over has all of them told, past the test harness.
 pub(crate) fn over(probes: usize, gave_way: usize) {
     static OVER: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
     let add = |at: usize, more: usize| OVER[at].fetch_add(more, Ordering::SeqCst) + more;
     let (probes, gave_way) = (add(1, probes), add(2, gave_way));
-    if add(0, 1) == GROUPS {
+    if add(0, 1) == TESTS {
         let line = format!("{probes} probes: {} held\n", probes - gave_way);
         std::io::stderr().write_all(line.as_bytes()).unwrap();
     }

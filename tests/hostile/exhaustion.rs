@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::battery::{Group, call_within, deploy, event, run_group};
+use crate::battery::{Group, call_within, deploy, event, over, run_group};
 use crate::probe::{Harm, Probe, Told, native, python, shell};
 use crate::support::host::Host;
 
@@ -60,6 +60,7 @@ fn buffers_of_sockets_are_memory_of_the_application() {
     let Some(host) = Host::start_alone() else { return };
     let group = Group { name: "exhaustion", probes: PROBES };
     deploy(&host, &group);
+    let mut gave_way = Vec::new();
     for name in ["tcp-buffers", "udp-buffers"] {
         let probe = native(name).told(Told::Any);
         let (before, over) = (socket_bytes(), AtomicBool::new(false));
@@ -78,6 +79,10 @@ fn buffers_of_sockets_are_memory_of_the_application() {
             watch.join().unwrap()
         });
         println!("{name}: {} MiB more", most.saturating_sub(before) >> 20);
-        assert!(most < before + BYTES_MORE, "{name}: {most} bytes of sockets, before: {before}");
+        if most > before + BYTES_MORE {
+            gave_way.push(format!("{name}: {most} bytes of sockets, before: {before}"));
+        }
     }
+    over(2, gave_way.len());
+    assert!(gave_way.is_empty(), "{gave_way:#?}");
 }

@@ -68,6 +68,18 @@ pub(crate) fn beside<T>(host: &Host, application: &str, harm: Harm, act: impl Fn
     })
 }
 
+/// As [`beside`], where there is no other function of the same application.
+pub(crate) fn beside_other<T>(host: &Host, act: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let over = &over;
+        let other = scope.spawn(move || ask_until(over, host, OTHER));
+        let result = act();
+        over.store(true, Ordering::Relaxed);
+        (result, other.join().unwrap())
+    })
+}
+
 /// Waits until both answer as they should; what was wrong if they do not.
 pub(crate) fn recovered(host: &Host, application: &str) -> Vec<String> {
     let begin = Instant::now();

@@ -163,8 +163,6 @@ const SUPERVISOR_CAPABILITIES: [Capability; 6] = [
 fn set_oom_score(score: i32) -> Result<(), IdentityError> {
     sandbar_function::process::set_oom_score(score)
         .map_err(|source| IdentityError::System { step: "set the order of kills for want of memory", source })
-<<<<<<< HEAD
-=======
 }
 
 /// Enters control groups, each by the file to which a thread writes that enters it.
@@ -177,7 +175,6 @@ pub fn enter_groups(entries: &[OwnedFd]) -> Result<(), IdentityError> {
         nix::unistd::write(entry, b"0").map_err(system("enter the control groups"))?;
     }
     Ok(())
->>>>>>> core
 }
 
 /// Becomes the sandbox's own root, in its control group's namespace, with the few capabilities a supervisor needs.

@@ -15,11 +15,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
-<<<<<<< HEAD
-use sandbar_bus::slot::Phase;
-use sandbar_function::worker::READY;
-=======
->>>>>>> core
 
 use crate::protocol::{Event, FunctionPlan, Renewal, send};
 use crate::reaping::reap_one;
