@@ -39,7 +39,7 @@ impl LogsArguments {
         let client = self.host.client();
         let mut records = client.logs(&application, function.as_deref(), self.follow).await?;
         while let Some(record) = records.next().await? {
-            let line = if self.json { serde_json::to_string(&record)? } else { readable(&record) };
+            let line = if self.json { output::json_line(&record)? } else { readable(&record) };
             output::line(&line)?;
         }
         Ok(())

@@ -11,7 +11,6 @@ const fn scribbles(probe: Probe) -> Probe {
 const PROBES: &[Probe] = &[
     native("resize"),
     native("change-flags"),
-    native("fill-the-event"),
     native("flood-the-trace"),
     native("ring-bells").cut_off_after_ms(800),
     native("grab-messages").failed("exited with status 3").harms(Harm::Starves),
@@ -28,6 +27,7 @@ const PROBES: &[Probe] = &[
     scribbles(native("shift-words")),
     scribbles(native("punch-holes")),
     scribbles(native("remove-pages")),
+    scribbles(native("fill-the-event")),
     scribbles(native("shut-the-trace")),
 ];
 

@@ -21,8 +21,10 @@ def leave(act):
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            act()
-            os._exit(0)
+            try:
+                act()
+            finally:
+                os._exit(0)
         os._exit(0)
     os.wait()
 
