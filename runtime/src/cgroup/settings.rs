@@ -49,10 +49,14 @@ fn cpu(group: &Group, version: Version, cpus: f64) -> Result<(), CgroupError> {
     }
 }
 
+/// Of what a sandbox may use in memory, buffers of its TCP sockets may use this share besides, on v1. On v2 they are memory like any other.
+const TCP_SHARE: u64 = 4;
+
 /// `memory.memsw` counts memory and swap together and may not be less than the limit of memory, which therefore is
 /// written first: a new group has neither.
 fn memory_v1(group: &Group, bytes: u64) -> Result<(), CgroupError> {
     group.write("memory.limit_in_bytes", &bytes.to_string())?;
+    optional(group.write("memory.kmem.tcp.limit_in_bytes", &(bytes / TCP_SHARE).to_string()))?;
     match group.write("memory.memsw.limit_in_bytes", &bytes.to_string()) {
         // Without accounting of swap the next best is to keep the group's memory out of swap.
         Err(error) if is_absent(&error) => optional(group.write("memory.swappiness", "0")),

@@ -3,7 +3,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Application, FILE_NAME, Name, Runtime};
+use sandbar_supervisor::identity::Network;
+
+use super::{Application, FILE_NAME, FunctionLimits, Name, Runtime};
 
 const THERMOSTAT: &str = r#"
 name = "thermostat"
@@ -166,8 +168,35 @@ fn an_unknown_field_is_refused_with_its_place_and_the_nearest_right_name() {
     );
     assert!(
         problems(&one("[nonsense]\n"))
-            .contains("unknown field `nonsense`; known here: name, entry, calls, callers, limits, functions")
+            .contains("unknown field `nonsense`; known here: name, entry, calls, callers, network, limits, functions")
     );
+}
+
+#[test]
+fn a_function_may_have_limits_of_its_own_within_its_applications() {
+    let text = one("[functions.f.limits]\nmemory = \"32MiB\"\nprocesses = 4\ncpus = 0.5\n");
+    let limits = Application::parse(&text, FILE_NAME).unwrap().functions[0].limits;
+    assert_eq!((limits.memory_bytes, limits.processes, limits.cpus), (Some(32 << 20), Some(4), Some(0.5)));
+    assert_eq!(Application::parse(&one(""), FILE_NAME).unwrap().functions[0].limits, FunctionLimits::default());
+    let found = problems(&one("[functions.f.limits]\nmemory = \"1GiB\"\nprocesses = 1\ncpus = 2\nqueue = 4\n"));
+    for said in [
+        "1GiB is out of range: the memory of a function (at most its application's) is from 4MiB to 128MiB",
+        "1 is out of range: processes of a function (at most its application's) is from 2 to 64",
+        "2 is out of range: cpus of a function (at most its application's) is from 0.01 to 1",
+        "unknown field `queue`; known here: memory, processes, cpus",
+    ] {
+        assert!(found.contains(said), "{found}");
+    }
+}
+
+#[test]
+fn the_network_is_the_hosts_or_none() {
+    let parsed = |network: &str| Application::parse(&format!("{network}\n{}", one("")), FILE_NAME).unwrap().network;
+    assert_eq!(parsed(""), Network::None);
+    assert_eq!(parsed("network = \"none\""), Network::None);
+    assert_eq!(parsed("network = \"host\""), Network::Host);
+    let found = problems(&format!("network = \"bridge\"\n{}", one("")));
+    assert_eq!(found, "sandbar.toml:1:11: network = \"bridge\" is neither \"none\" nor \"host\"");
 }
 
 #[test]

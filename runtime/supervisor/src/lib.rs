@@ -12,6 +12,7 @@ pub mod identity;
 pub mod landlock;
 pub mod memory;
 pub mod protocol;
+mod reaping;
 pub mod root;
 pub mod seccomp;
 pub mod spawn;

@@ -157,8 +157,11 @@ pub fn worker_filter() -> Result<BpfProgram, FilterError> {
 /// What a worker may not.
 fn worker_rules() -> BTreeMap<c_long, Vec<Rule>> {
     let lowest = sandbar_function::process::INSTANCE_UID_BASE;
-    let below: Vec<Rule> = (0..3).map(|argument| vec![(argument, SeccompCmpOp::Lt, lowest)]).collect();
-    [libc::SYS_setresuid, libc::SYS_setresgid].map(|call| (call, below.clone())).into()
+    // What runs as a slot's user is found when that slot is looked after; what ran as anybody else would not be.
+    let highest = lowest + u32::try_from(sandbar_bus::layout::SLOTS_MAX - 1).unwrap_or(0);
+    let beyond = |argument| [vec![(argument, SeccompCmpOp::Lt, lowest)], vec![(argument, SeccompCmpOp::Gt, highest)]];
+    let beyond: Vec<Rule> = (0..3).flat_map(beyond).collect();
+    [libc::SYS_setresuid, libc::SYS_setresgid].map(|call| (call, beyond.clone())).into()
 }
 
 fn compile(
@@ -179,8 +182,24 @@ mod tests {
     const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
     /// One of each kind that a rule asks for, on either half of an argument.
-    const VALUES: [u64; 14] =
-        [0, 1, 2, 10, 0x28, 1999, 2000, 0x5412, 0x541C, 0x1_0000_5412, 0x1001_1000, 0x2000_0000, 0xFFFF_FFFF, u64::MAX];
+    const VALUES: [u64; 16] = [
+        0,
+        1,
+        2,
+        10,
+        0x28,
+        1999,
+        2000,
+        2255,
+        2256,
+        0x5412,
+        0x541C,
+        0x1_0000_5412,
+        0x1001_1000,
+        0x2000_0000,
+        0xFFFF_FFFF,
+        u64::MAX,
+    ];
 
     #[test]
     fn each_call_has_the_verdict_that_the_lists_say() {

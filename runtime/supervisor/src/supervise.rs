@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
 
 use crate::protocol::{Event, FunctionPlan, Renewal, send};
+use crate::reaping::reap_one;
 use crate::spawn::Outlets;
 use crate::temporary::TemporaryFiles;
 use audit::Audit;
@@ -120,7 +120,9 @@ impl Supervisor {
             self.reap();
             self.bury();
             self.enforce_deadlines();
-            self.audit();
+            if self.audit() && self.event_is_filled() {
+                return Err(io::Error::other("somebody has filled the event that wakes the agent"));
+            }
             self.keep_workers();
         }
     }
@@ -197,21 +199,12 @@ impl Supervisor {
     /// Takes note of every process that has ended.
     fn reap(&mut self) {
         while let Ok(Some(_)) = self.ended.read_signal() {}
-        loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(status) => status,
-            };
-            let Some(pid) = status.pid() else { continue };
+        while let Some((pid, end)) = reap_one() {
             if let Some(function) = self.workers.iter().position(|worker| worker.is(pid)) {
-                let reason = self.out_of_memory(status, Some(function));
-                self.worker_ended(
-                    function,
-                    pid,
-                    &reason.unwrap_or_else(|| format!("the worker {}", how_it_ended(status))),
-                );
+                let reason = self.out_of_memory(end, Some(function));
+                self.worker_ended(function, pid, &reason.unwrap_or_else(|| format!("the worker {end}")));
             } else if let Some(slot) = self.slot_of(pid).filter(|slot| !self.is_dying(*slot)) {
-                self.instance_ended(slot, status);
+                self.instance_ended(slot, end);
             }
         }
     }
@@ -225,16 +218,6 @@ impl Supervisor {
 struct Woken {
     /// Functions whose worker has said something.
     statuses: Vec<usize>,
-}
-
-fn how_it_ended(status: WaitStatus) -> String {
-    if let WaitStatus::Exited(_, code) = status {
-        format!("exited with status {code}")
-    } else if let WaitStatus::Signaled(_, signal, _) = status {
-        format!("was killed by signal {} ({signal})", signal as i32)
-    } else {
-        format!("ended ({status:?})")
-    }
 }
 
 fn drain(event: &OwnedFd) {

@@ -10,13 +10,17 @@
 //! | done, for long | it runs on | it is killed |
 //! | waits, and so do messages, for long | it does not take them | all that say so are killed |
 //!
+//! So is the event that wakes the agent: when somebody has filled it, the sandbox is ended and made again.
+//!
 //! An honest instance never meets any of this. One that lies lives no longer than [`PATIENCE`] or the application's longest time-out, or
 //! until a message has waited [`STALL_MAX`], or, if it gives its slot away, until the next call that is served there has ended; meanwhile it
 //! uses what its application may use.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use sandbar_bus::clock::now_ns;
@@ -62,11 +66,11 @@ impl Audit {
 }
 
 impl Supervisor {
-    /// Compares, if it is time.
-    pub(super) fn audit(&mut self) {
+    /// Compares, if it is time; false if it is not.
+    pub(super) fn audit(&mut self) -> bool {
         let now = Instant::now();
         if now < self.audit.again_at {
-            return;
+            return false;
         }
         self.audit.again_at = now + EVERY;
         for slot in 0..self.bus.slots().len() {
@@ -75,6 +79,14 @@ impl Supervisor {
         for function in 0..self.functions.len() {
             self.audit_queue(function, now);
         }
+        true
+    }
+
+    /// Whether writing to the event that wakes the agent would block its writer. The agent never reads it, so that somebody inside has
+    /// filled it, on purpose: who answers after that might wait for ever.
+    pub(super) fn event_is_filled(&self) -> bool {
+        let mut event = [PollFd::new(self.outlets.out_event.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut event, PollTimeout::ZERO) == Ok(0)
     }
 
     fn audit_slot(&mut self, slot: usize, now: Instant) {

@@ -10,13 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use sandbar_bus::Verdict;
 use sandbar_bus::clock::now_ns;
 
-use super::{Supervisor, how_it_ended};
+use super::Supervisor;
 use crate::identity::{instance_id, kill_user};
+use crate::reaping::End;
 
 /// How soon the supervisor looks again after an instance whose processes have not all died. Each death wakes it besides.
 const DYING_AGAIN: Duration = Duration::from_millis(2);
@@ -26,7 +25,7 @@ const DYING_AGAIN: Duration = Duration::from_millis(2);
 pub(super) struct Dying {
     slot: usize,
     /// `None` if it was not seen to end.
-    status: Option<WaitStatus>,
+    end: Option<End>,
     function: Option<usize>,
     /// Whether it had left processes behind.
     left_processes: bool,
@@ -34,8 +33,8 @@ pub(super) struct Dying {
 
 impl Supervisor {
     /// The process of an instance has ended.
-    pub(super) fn instance_ended(&mut self, slot: usize, status: WaitStatus) {
-        self.begin_burial(slot, Some(status));
+    pub(super) fn instance_ended(&mut self, slot: usize, end: End) {
+        self.begin_burial(slot, Some(end));
     }
 
     /// An instance is found to be gone whose process had another id than its slot said.
@@ -43,9 +42,9 @@ impl Supervisor {
         self.begin_burial(slot, None);
     }
 
-    fn begin_burial(&mut self, slot: usize, status: Option<WaitStatus>) {
+    fn begin_burial(&mut self, slot: usize, end: Option<End>) {
         let function = self.bus.slots()[slot].state().map(|state| state.function);
-        self.dying.push(Dying { slot, status, function, left_processes: false });
+        self.dying.push(Dying { slot, end, function, left_processes: false });
     }
 
     /// Whether the slot's instance is dead already, whatever the slot says.
@@ -80,18 +79,18 @@ impl Supervisor {
 
     /// Nothing is left of an instance: the call it died in is answered, and its slot free.
     fn free(&mut self, dead: Dying) {
-        let Dying { slot, status, function, left_processes } = dead;
-        if left_processes || !matches!(status, Some(WaitStatus::Exited(_, 0))) {
+        let Dying { slot, end, function, left_processes } = dead;
+        if left_processes || end != Some(End::Exited(0)) {
             self.bus.slots()[slot].disbelieve();
         }
         let (verdict, diagnostic) = match self.overdue.remove(&slot) {
             Some(ms) => {
                 (Verdict::DeadlinePassed, format!("the function was stopped at its deadline, {ms} ms after it began"))
             }
-            None => match status.and_then(|status| self.out_of_memory(status, function)) {
+            None => match end.and_then(|end| self.out_of_memory(end, function)) {
                 Some(diagnostic) => (Verdict::OutOfMemory, diagnostic),
                 None => {
-                    let how = status.map_or_else(|| "hid its end".to_owned(), how_it_ended);
+                    let how = end.map_or_else(|| "hid its end".to_owned(), |end| end.to_string());
                     (Verdict::Crashed, format!("the function's instance {how} without answering"))
                 }
             },
@@ -111,10 +110,9 @@ impl Supervisor {
     }
 
     /// What is to be said of a process of a function that the kernel has killed for want of memory.
-    pub(super) fn out_of_memory(&self, status: WaitStatus, function: Option<usize>) -> Option<String> {
-        let killed = matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _));
+    pub(super) fn out_of_memory(&self, end: End, function: Option<usize>) -> Option<String> {
         let limit = &self.functions.get(function?)?.memory_limit;
-        (killed && self.outlets.memory_kills(function?).take_one()).then(|| format!("out of memory: {limit}"))
+        (end.by_sigkill() && self.outlets.memory_kills(function?).take_one()).then(|| format!("out of memory: {limit}"))
     }
 
     /// Kills every instance whose time is over; what remains to be done is done when it is reaped.
