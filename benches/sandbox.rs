@@ -108,13 +108,13 @@ fn instances(folder: &Folder) -> Instances {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(host.deploy(folder));
     let supervisor = runtime.block_on(host.supervisor());
-    let worker = worker(supervisor);
-    let image_kib = written_kib(worker);
+    // The child of the supervisor that came first: instances are its children too.
+    let image_kib = written_kib(children(supervisor).into_iter().min().unwrap());
     let mut forks = Floor::start_forks(folder, image_kib, segment_bytes(supervisor));
     let mut found = Instances { image_kib, floor: Default::default(), calls: Vec::new() };
-    runtime.block_on(host.calls(supervisor, worker));
+    runtime.block_on(host.calls(supervisor));
     for _ in 0..ROUNDS {
-        found.calls.push(runtime.block_on(host.calls(supervisor, worker)));
+        found.calls.push(runtime.block_on(host.calls(supervisor)));
         for (kind, costs) in KINDS.iter().zip(&mut found.floor) {
             let line = forks.line(&format!("{kind} {FORKS_PER_ROUND}\n"));
             let each = |at: usize| line[at] as f64 / FORKS_PER_ROUND as f64;
@@ -269,9 +269,10 @@ impl Host {
     }
 
     /// What a call costs, of a round of them, one after the other.
-    async fn calls(&self, supervisor: u32, worker: u32) -> Cost {
+    async fn calls(&self, supervisor: u32) -> Cost {
         let others = || processor_ns(self.process.id()) + processor_ns(std::process::id());
-        let inside = || processor_ns(supervisor) + processor_ns(worker);
+        // A worker, or an instance that waits, counts as the supervisor's when it has ended.
+        let inside = || children(supervisor).into_iter().map(processor_ns).sum::<u64>() + processor_ns(supervisor);
         let (began, others_before, inside_before) = (Instant::now(), others(), inside());
         for _ in 0..CALLS_PER_ROUND {
             let request = Request { application: "one".to_owned(), payload: "x".into(), ..Request::default() };
@@ -297,10 +298,9 @@ fn proc_file(pid: u32, file: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
 }
 
-/// The child of a supervisor that lives longest: instances are its children too, and come after.
-fn worker(supervisor: u32) -> u32 {
-    let children = proc_file(supervisor, &format!("task/{supervisor}/children"));
-    children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).min().unwrap()
+fn children(pid: u32) -> Vec<u32> {
+    let children = proc_file(pid, &format!("task/{pid}/children"));
+    children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Memory that belongs to a process alone: what a fork of it has to share anew.
@@ -316,9 +316,10 @@ fn segment_bytes(supervisor: u32) -> u64 {
     u64::from_str_radix(to, 16).unwrap() - u64::from_str_radix(from, 16).unwrap()
 }
 
-/// Processor time of a process and of all its children that have ended, those that it did not fork itself included.
+/// Processor time of a process and of all its children that have ended, those that it did not fork itself included. None, if it
+/// has ended itself.
 fn processor_ns(pid: u32) -> u64 {
-    let stat = proc_file(pid, "stat");
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0 };
     let fields = stat.rsplit(") ").next().unwrap().split_ascii_whitespace();
     let ticks: u64 = fields.skip(11).take(4).map(|field| field.parse::<u64>().unwrap()).sum();
     let ticks_per_second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap();
