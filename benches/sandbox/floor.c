@@ -19,7 +19,8 @@
  *   8 users mapped, let go with the way into its groups         Cgroup::admit, map_users                -> entered
  *   9 in its groups, root of its own: capabilities, limits     identity::enter_groups, become_supervisor
  *  10 descriptors in their places, segment mapped, filter       sort_descriptors, seccomp::confine
- *  11 worker forked: descriptors, identity, filter, exec        spawn::spawn, become_worker_of
+ *     Landlock rules for worker and instances                   landlock::rules
+ *  11 worker forked: descriptors, identity, rules, filter, exec spawn::spawn, become_worker_of
  *  12 worker maps the segment and says that it is ready         Worker::join, Worker::ready             -> ready
  *  13 killed, reaped, groups removed                            Sandbox::end                            -> ended
  *
@@ -30,6 +31,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
 #include <poll.h>
@@ -48,6 +50,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -63,7 +66,12 @@
 #define MFD_NOEXEC_SEAL 8u
 #define MFD_EXEC 16u
 #endif
-#define PIECES 6 /* descriptors of a plan: segment, out event, trace, wake, own log, the function's log */
+#define PIECES 7 /* descriptors of a plan: segment, out event, trace, wake, count of kills, own log, the function's log */
+/* Rights of Landlock rules, up to version 6 of its interface; of files alone, those that a device has too. */
+#define RIGHTS_ALL 0xffffull
+#define RIGHTS_FILE (0x7ull | 1ull << 14 | 1ull << 15)
+#define RIGHTS_READ 0xdull
+#define RIGHT_WRITE 0x2ull
 
 static long check(long result, const char *what, int line) {
     if (result < 0) {
@@ -236,15 +244,40 @@ static void limit(int resource, rlim_t value) {
     CHECK(setrlimit(resource, &limits));
 }
 
+static void stand_for_memory(const char *score) {
+    int fd = CHECK(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+    CHECK(write(fd, score, strlen(score)));
+    close(fd);
+}
+
+static void allow(int rules, const char *path, uint64_t rights) {
+    struct landlock_path_beneath_attr beneath = {rights, CHECK(open(path, O_PATH | O_CLOEXEC))};
+    CHECK(syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0));
+    close(beneath.parent_fd);
+}
+
+static int landlock_rules(void) {
+    struct { uint64_t files, network, scope; } handled = {RIGHTS_ALL, 0, 3};
+    int rules = CHECK(syscall(SYS_landlock_create_ruleset, &handled, sizeof handled, 0));
+    allow(rules, "/", RIGHTS_READ);
+    allow(rules, "/tmp", RIGHTS_ALL);
+    allow(rules, "/dev/shm", RIGHTS_ALL);
+    for (size_t at = 0; at < COUNT(DEVICES); at++) allow(rules, DEVICES[at], RIGHTS_FILE);
+    return rules;
+}
+
 static void become_supervisor(void) {
     CHECK(unshare(CLONE_NEWCGROUP));
     CHECK(setresgid(0, 0, 0));
     CHECK(setresuid(0, 0, 0));
-    uint32_t kept = 1u << CAP_KILL | 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_SETPCAP;
+    uint32_t kept = 1u << CAP_KILL | 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_SETPCAP | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER;
     bound_capabilities(kept);
     set_capabilities(kept, 0);
     CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
     CHECK(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
+    limit(RLIMIT_NPROC, 64);
+    limit(RLIMIT_FSIZE, 64 << 20);
+    limit(RLIMIT_SIGPENDING, 1024);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NOFILE, 1024);
     limit(RLIMIT_MSGQUEUE, 0);
@@ -259,14 +292,16 @@ static void install(const struct program *program) {
     CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter));
 }
 
-static _Noreturn void become_worker(const struct plan *plan, const int *pieces, int null, int report) {
-    int from[] = {null, pieces[5], pieces[5], pieces[0], pieces[1], pieces[2], report}, lifted[COUNT(from)];
+static _Noreturn void become_worker(const struct plan *plan, const int *pieces, int null, int report, int own_rules, int instance_rules) {
+    int from[] = {null, pieces[6], pieces[6], pieces[0], pieces[1], pieces[2], report, instance_rules, own_rules}, lifted[COUNT(from)];
     for (size_t at = 0; at < COUNT(from); at++) lifted[at] = CHECK(fcntl(from[at], F_DUPFD_CLOEXEC, 64));
     for (size_t at = 0; at < COUNT(from); at++) CHECK(dup2(lifted[at], at));
     CHECK(close_range(COUNT(from), ~0u, 0));
     sigset_t none;
     sigemptyset(&none);
     CHECK(sigprocmask(SIG_SETMASK, &none, NULL));
+    CHECK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+    stand_for_memory("500");
     uint32_t kept = 1u << CAP_SETUID | 1u << CAP_SETGID;
     set_capabilities(1u << CAP_KILL | kept | 1u << CAP_SETPCAP, kept);
     bound_capabilities(0);
@@ -276,6 +311,9 @@ static _Noreturn void become_worker(const struct plan *plan, const int *pieces, 
     set_capabilities(kept, kept);
     CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETUID, 0, 0));
     CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETGID, 0, 0));
+    CHECK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+    CHECK(syscall(SYS_landlock_restrict_self, 8, 0));
+    close(8);
     install(&plan->worker_filter);
     CHECK(chdir("/app"));
     char bytes[24], *arguments[] = {"/app/worker", "serve", bytes, NULL};
@@ -290,6 +328,7 @@ static int supervise(void) {
     static struct plan plan;
     int agent = CHECK(fcntl(0, F_DUPFD_CLOEXEC, 3)), pieces[PIECES];
     receive_record(agent, &plan, sizeof plan, pieces, PIECES);
+    stand_for_memory("0");
     CHECK(syscall(SYS_setgroups, 0, NULL));
     CHECK(unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS));
     int first = CHECK(syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL));
@@ -312,9 +351,14 @@ static int supervise(void) {
     }
     become_supervisor();
     CHECK(dup2(null, 0));
-    CHECK(dup2(pieces[4], 1));
-    CHECK(dup2(pieces[4], 2));
+    CHECK(dup2(pieces[5], 1));
+    CHECK(dup2(pieces[5], 2));
     if (mmap(NULL, plan.segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, pieces[0], 0) == MAP_FAILED) CHECK(-1);
+    int own_rules = landlock_rules(), instance_rules = landlock_rules();
+    allow(own_rules, "/proc", RIGHT_WRITE);
+    struct statfs files;
+    CHECK(fstatfs(CHECK(open("/tmp", O_DIRECTORY | O_CLOEXEC)), &files));
+    CHECK(fstatfs(CHECK(open("/dev/shm", O_DIRECTORY | O_CLOEXEC)), &files));
     install(&plan.filter);
     sigset_t ended;
     sigemptyset(&ended);
@@ -322,8 +366,8 @@ static int supervise(void) {
     CHECK(sigprocmask(SIG_BLOCK, &ended, NULL));
     CHECK(signalfd(-1, &ended, SFD_NONBLOCK | SFD_CLOEXEC));
     int status[2];
-    CHECK(pipe2(status, O_CLOEXEC));
-    if (CHECK(fork()) == 0) become_worker(&plan, pieces, null, status[1]);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, status));
+    if (CHECK(fork()) == 0) become_worker(&plan, pieces, null, status[1], own_rules, instance_rules);
     close(status[1]);
     struct pollfd said = {status[0], POLLIN, 0};
     CHECK(poll(&said, 1, -1));
@@ -352,6 +396,7 @@ static void make_groups(const char *name, const char *memory_bytes) {
     }
     write_at(own[0], "memory.limit_in_bytes", memory_bytes);
     write_at(own[0], "memory.memsw.limit_in_bytes", memory_bytes);
+    write_at(own[0], "memory.kmem.tcp.limit_in_bytes", memory_bytes);
     write_at(own[1], "pids.max", "64");
     write_at(own[2], "cpu.cfs_period_us", "100000");
     write_at(own[2], "cpu.cfs_quota_us", "100000");
@@ -418,7 +463,8 @@ static void round_trip(const char *program, struct plan *plan, const char *memor
     at[1] = now_ns();
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control));
     credentials_wanted(control[0]);
-    int pieces[PIECES] = {segment, out_event, trace[1], wake, own_log[1], log[1]};
+    int kills = CHECK(openat(own[0], "memory.oom_control", O_RDONLY | O_CLOEXEC));
+    int pieces[PIECES] = {segment, out_event, trace[1], wake, kills, own_log[1], log[1]};
     send_record(control[0], plan, sizeof *plan, pieces, PIECES);
     launch(program, control[1]);
     close(control[1]);
@@ -442,7 +488,7 @@ static void round_trip(const char *program, struct plan *plan, const char *memor
     CHECK(waitpid(pid, NULL, 0));
     remove_groups(name);
     munmap(mapped, plan->segment_bytes);
-    int used[] = {segment, out_event, wake, pidfd, trace[0], trace[1], control[0], log[0], log[1], own_log[0], own_log[1]};
+    int used[] = {segment, out_event, wake, kills, pidfd, trace[0], trace[1], control[0], log[0], log[1], own_log[0], own_log[1]};
     for (size_t fd = 0; fd < COUNT(used); fd++) close(used[fd]);
     at[5] = now_ns();
     for (int phase = 1; phase < 6; phase++) printf("%llu ", (unsigned long long)(at[phase] - at[0]) / 1000);

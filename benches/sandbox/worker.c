@@ -50,7 +50,7 @@ static void map_segment(int fd, size_t bytes) {
 }
 
 static _Noreturn void serve(size_t segment_bytes) {
-    for (int fd = 3; fd < 7; fd++) CHECK(fcntl(fd, F_SETFD, FD_CLOEXEC));
+    for (int fd = 3; fd < 8; fd++) CHECK(fcntl(fd, F_SETFD, FD_CLOEXEC));
     map_segment(3, segment_bytes);
     CHECK(write(6, "ready\n", 6));
     close(6);
