@@ -37,6 +37,7 @@ use crate::temporary::TemporaryFiles;
 /// # Errors
 /// When the sandbox cannot be made or cannot go on. The agent has been told, if it is there.
 pub fn run() -> Result<(), Box<dyn Error>> {
+    close_inherited()?;
     let agent = dup(std::io::stdin())?;
     let result = make_and_run(agent.as_fd().try_clone_to_owned()?);
     if let Err(error) = &result {
@@ -51,6 +52,15 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         let _gone = send(agent.as_fd(), &Event::Failed { reason }, &[]);
     }
     result
+}
+
+/// Closes whatever the agent had open that it did not mean for a sandbox: a service manager or a shell may have left it descriptors that
+/// outlive an exec.
+#[allow(unsafe_code, reason = "close_range(2) has no wrapper")]
+fn close_inherited() -> std::io::Result<()> {
+    // SAFETY: nothing has been opened yet in this process, so that nobody owns what is closed.
+    let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    if closed < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {

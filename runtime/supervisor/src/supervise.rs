@@ -29,9 +29,6 @@ use worker::{AGAIN, Worker};
 const TICK: Duration = Duration::from_millis(20);
 /// For how long it goes on looking when nothing is under way, before it sleeps until it is woken.
 const LINGER: Duration = Duration::from_secs(1);
-/// How much longer than its time-out an instance may seem to run, by the supervisor's clock.
-const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
-
 /// The sandbox, once it runs.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -54,7 +51,7 @@ pub struct Supervisor {
     dying: Vec<Dying>,
     overdue: Overdue,
     audit: Audit,
-    /// No instance may run for longer, whatever its slot says.
+    /// The longest time-out of any function.
     timeout_max: Duration,
     /// When something was last under way.
     busy_at: Instant,
@@ -95,7 +92,7 @@ impl Supervisor {
             dying: Vec::new(),
             overdue: Overdue::new(),
             audit: Audit::new(bus, functions.len()),
-            timeout_max: functions.iter().map(|function| function.timeout).max().unwrap_or_default() + TIMEOUT_SLACK,
+            timeout_max: functions.iter().map(|function| function.timeout).max().unwrap_or_default(),
             busy_at,
             gave_back: true,
             functions,

@@ -40,6 +40,9 @@ const FORK_MAX: Duration = Duration::from_secs(10);
 /// How long messages may wait for instances that say they wait for messages.
 const STALL_MAX: Duration = Duration::from_secs(2);
 
+/// How much longer than its time-out an instance may seem to run, by the supervisor's clock.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
+
 /// What the supervisor remembers from one comparison to the next.
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -114,7 +117,7 @@ impl Supervisor {
                 kill_user(user);
             }
             Some(Phase::Forking) if age < FORK_MAX => {}
-            Some(Phase::Running) if age > self.timeout_max => {
+            Some(Phase::Running) if age > self.longest_of(state) => {
                 let ms = self.bus.slots()[slot].ran_for_ms(now_ns());
                 if kill_user(user) {
                     self.overdue.entry(slot).or_insert(ms);
@@ -131,6 +134,12 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// How long an instance may seem to run: as long as one of its function, or of any if its slot names none that there is.
+    fn longest_of(&self, state: Option<SlotState>) -> Duration {
+        let own = state.and_then(|state| self.functions.get(state.function)).map(|function| function.timeout);
+        own.unwrap_or(self.timeout_max) + TIMEOUT_SLACK
     }
 
     /// Whether the process that the slot names is there. It need not be the slot's.

@@ -306,7 +306,7 @@ impl Supervisor {
                     let successor = self.spawn_worker(function).ok().map(Successor::Loading);
                     self.set_successor(function, successor);
                 }
-                worker => {
+                worker @ (Worker::Down { .. } | Worker::Loading { .. } | Worker::Running { .. }) => {
                     let Some(process) = worker.loading().filter(|process| process.until <= now) else { continue };
                     let (pid, seconds) = (process.pid, process.since.elapsed().as_secs());
                     let _dead_already = kill(pid, Signal::SIGKILL);

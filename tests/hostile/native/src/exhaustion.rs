@@ -28,7 +28,7 @@ pub(crate) const ATTACKS: Attacks = &[
     ("zombies", zombies),
 ];
 
-const CHUNK: [u8; 64 << 10] = [1; 64 << 10];
+static CHUNK: [u8; 64 << 10] = [1; 64 << 10];
 
 fn threads(tried: &mut Tried<'_>) {
     let mut count = 0;
