@@ -39,6 +39,7 @@ pub(crate) use error::ImageError;
 pub(crate) use layout::Layout;
 use layout::Selected;
 use tree::Tree;
+pub(crate) use tree::open_in_root;
 
 /// Staging directories start with this; no image's directory does.
 const STAGING_PREFIX: &str = ".staging-";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use crate::image::{Digest, ImageError, Images};
+use crate::image::{self, Digest, ImageError, Images};
 use crate::manifest;
 
 /// Where images have Python, in the order of the search path of a sandbox.
@@ -101,9 +101,8 @@ impl Rootfs {
     /// When it has none.
     pub(crate) fn python(&self) -> Result<PathBuf, RootfsError> {
         let is_program = |path: &&&str| {
-            let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-            let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
-            let stat = openat2(&self.directory, **path, how).and_then(fstat);
+            let opened = image::open_in_root(&self.directory, Path::new(path), OFlag::O_PATH | OFlag::O_CLOEXEC);
+            let stat = opened.and_then(fstat);
             stat.is_ok_and(|stat| {
                 let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
                 kind == SFlag::S_IFREG && stat.st_mode & EXECUTE_BITS != 0

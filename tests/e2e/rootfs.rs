@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag};
 
 use crate::support::host::Host;
 use crate::support::{PATIENCE, bundle, image, program, skipped, until};
@@ -102,10 +103,14 @@ fn a_directory_of_the_host_is_used_only_if_the_host_allows_it() {
     let root = allowed.join("x,y:z\\");
     image::fill_with_busybox(&root, &busybox);
     fs::create_dir(elsewhere.path().join("other")).unwrap();
+    let null = nix::sys::stat::makedev(1, 3);
+    nix::sys::stat::mknod(&root.join("device"), SFlag::S_IFCHR, Mode::all(), null).unwrap();
+    fs::set_permissions(root.join("device"), fs::Permissions::from_mode(0o666)).unwrap();
     symlink(elsewhere.path().join("other"), allowed.join("out")).unwrap();
     let Some(host) = Host::start_with(&["--allow-rootfs", allowed.to_str().unwrap()]) else { return };
     let folder = write_application(&host, "named", root.to_str().unwrap());
     host.deploy(&folder);
+    assert!(host.call("named", b"/device").done().ends_with("refused\n"), "a device is none inside");
     let inode = fs::metadata(root.join("bin/sh")).unwrap().ino();
     assert_eq!(host.call("named", b"/bin/sh").done(), format!("is {inode}\nrefused\n"));
     assert_eq!(host.call("named", b"/usr").done(), "is missing\nrefused\n");
@@ -308,7 +313,7 @@ fn an_agent_that_is_killed_while_it_unpacks_leaves_nothing() {
     }
     let folder = write_application(&host, "large", "oci:image");
     image::write_layout(&folder.join("image"), "large", &[(image::pack(&root), Some("gzip"))]);
-    let mut deploying = host.command(&["deploy", folder.to_str().unwrap()]).spawn().unwrap();
+    let mut deploying = host.command(&["deploy", folder.to_str().unwrap()]).stderr(Stdio::null()).spawn().unwrap();
     until("the image is half unpacked", || images(&host).iter().find(|path| path.join("many").is_dir()).map(drop));
     host.end(Signal::SIGKILL);
     assert_ne!(program::wait(&mut deploying, PATIENCE), Some(Some(0)));

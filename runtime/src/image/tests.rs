@@ -37,6 +37,7 @@ fn files_and_links_are_where_the_layers_put_them() {
     ]);
     // Through a link of a lower layer.
     made.layer(&[file("lib/libc.so", "library"), link("usr/lib/up", "../../bin/tool"), link("absolute", "/etc/kept")]);
+    made.layer(&[hard_link("also-absolute", "absolute")]);
     let root = root_of(&made.obtain().unwrap());
     assert_eq!(text(&root, "etc/settings"), "new");
     assert_eq!(text(&root, "etc/kept"), "kept");
@@ -44,7 +45,12 @@ fn files_and_links_are_where_the_layers_put_them() {
     assert_eq!(text(&root, "bin/same-again"), "tool");
     let inode = |path: &str| fs::metadata(root.join(path)).unwrap().ino();
     assert_eq!(inode("bin/same-again"), inode("bin/tool"));
-    for (path, to) in [("lib", "usr/lib"), ("usr/lib/up", "../../bin/tool"), ("absolute", "/etc/kept")] {
+    for (path, to) in [
+        ("lib", "usr/lib"),
+        ("usr/lib/up", "../../bin/tool"),
+        ("absolute", "/etc/kept"),
+        ("also-absolute", "/etc/kept"),
+    ] {
         assert_eq!(fs::read_link(root.join(path)).unwrap(), Path::new(to));
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, symlinkat, unlinkat};
@@ -28,6 +28,8 @@ use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, symlinkat, unlinkat};
 use super::ImageLimits;
 use super::error::{ImageError, entry, write};
 
+/// How often a path is looked up while the host's mounts change.
+const TRIES: usize = 1000;
 const COPIED_AT_ONCE: usize = 64 << 10;
 const TWICE: &str = "comes twice in one layer";
 
@@ -119,9 +121,7 @@ impl<'l> Tree<'l> {
         if target.as_os_str().is_empty() {
             return Err(entry(path, "is a symbolic link without a target"));
         }
-        if climbs_out(&place.path, target) {
-            return Err(entry(path, "is a symbolic link out of the root"));
-        }
+        check_link(&place, path, target)?;
         self.make_room(&place)?;
         symlinkat(target, &place.parent, place.name.as_os_str()).map_err(write(path))?;
         self.bring(place)
@@ -133,12 +133,16 @@ impl<'l> Tree<'l> {
         let parent = self.resolve(target.parent().unwrap_or(Path::new(""))).map_err(|_| missing())?;
         let name = target.file_name().ok_or_else(missing)?.to_owned();
         let target = Place { path: self.path_in_tree(&parent, target)?.join(&name), parent, name };
-        match kind_of(&target)? {
-            None => return Err(missing()),
-            Some(SFlag::S_IFREG | SFlag::S_IFLNK) => {}
-            Some(_) => return Err(entry(path, "is a hard link to a directory")),
+        let kind = kind_of(&target)?.ok_or_else(missing)?;
+        if kind == SFlag::S_IFDIR {
+            return Err(entry(path, "is a hard link to a directory"));
         }
         let place = self.place(path)?;
+        // From another place the same link may lead elsewhere.
+        if kind == SFlag::S_IFLNK {
+            let leads_to = readlinkat(&target.parent, target.name.as_os_str()).map_err(write(path))?;
+            check_link(&place, path, Path::new(&leads_to))?;
+        }
         if place.path == target.path {
             return Err(entry(path, "is a hard link to itself"));
         }
@@ -237,9 +241,7 @@ impl<'l> Tree<'l> {
     }
 
     fn resolve(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        openat2(&self.root, path, OpenHow::new().flags(directory_flags()).resolve(resolve))
+        open_in_root(&self.root, path, directory_flags())
     }
 
     /// Where in the tree an open directory is.
@@ -289,6 +291,27 @@ fn copy(mut from: impl Read, to: &mut File, path: &Path) -> Result<u64, ImageErr
         to.write_all(read).map_err(|source| ImageError::Write { path: path.to_owned(), source })?;
         copied += count as u64;
     }
+}
+
+/// Opens a path as a process would whose root this directory is: links lead where they would lead it, and never out.
+pub(crate) fn open_in_root(root: &OwnedFd, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    let mut tries = 0;
+    loop {
+        match openat2(root, path, OpenHow::new().flags(flags).resolve(resolve)) {
+            // Something was renamed or mounted on the host meanwhile, so that the kernel could not vouch for a `..`.
+            Err(Errno::EAGAIN) if tries < TRIES => tries += 1,
+            opened => return opened,
+        }
+    }
+}
+
+fn check_link(place: &Place, path: &Path, target: &Path) -> Result<(), ImageError> {
+    if climbs_out(&place.path, target) {
+        return Err(entry(path, "is a symbolic link out of the root"));
+    }
+    Ok(())
 }
 
 /// Whether a link in this place, if its target is relative, leads above the root.

@@ -43,13 +43,14 @@ fn entries_that_lead_out_of_the_root_are_refused() {
         (hard_link("up", "/"), missing),
         (hard_link("up", "a/b"), "a hard link to a directory"),
         (hard_link("a/b/c", "a/b/c"), "a hard link to itself"),
+        (hard_link("up", "a/b/up"), "a symbolic link out of the root"),
         (file(".wh...", ""), wrong),
         (file("a/.wh..", ""), wrong),
         (file(".wh.", ""), wrong),
         (file("a/.wh..wh.plnk", ""), wrong),
         (file(".wh.a/x", ""), "is in what takes something away"),
     ] {
-        let refused = refused(&[&[file("a/b/c", "x")], &[entry]]);
+        let refused = refused(&[&[file("a/b/c", "x"), link("a/b/up", "../../a")], &[entry]]);
         assert!(refused.contains(why), "{why}: {refused}");
     }
 }
