@@ -93,7 +93,7 @@ fn deploy(host: &Host, template: &std::path::Path, name: &str) -> Duration {
     );
     fs::write(template.join("sandbar.toml"), manifest).unwrap();
     let began = Instant::now();
-    let request = serde_json::json!({ "folder": template }).to_string();
+    let request = serde_json::json!({ "source": template }).to_string();
     let response = host.manage("POST", "/v1/applications", request.as_bytes());
     assert_eq!(response.status, 200, "{name}: {}\n{}", response.text(), host.agent_log());
     began.elapsed()
