@@ -47,7 +47,7 @@ fn run(arguments: Arguments) -> Exit {
         // Whoever read our output has read enough.
         Err(failure) if failure.is_closed_output() => Exit::Done,
         Err(failure) => {
-            output::note(&failure::chain(&failure));
+            output::note(&output::visible_lines(&failure::chain(&failure)));
             failure.exit()
         }
     }

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// Each crate, and the crates of the workspace it may depend on.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 7] = [
     ("sandbar-bus", &[]),
     ("sandbar-function", &["sandbar-bus"]),
     ("sandbar-supervisor", &["sandbar-bus", "sandbar-function"]),
     ("sandbar-runtime", &["sandbar-bus", "sandbar-supervisor"]),
     ("sandbar-proxy", &["sandbar-runtime"]),
     ("sandbar", &["sandbar-proxy", "sandbar-runtime"]),
+    ("hostile", &["sandbar-bus", "sandbar-function"]),
 ];
 
 /// Dependencies between crates of the workspace, but for those of tests alone.
