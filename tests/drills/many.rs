@@ -14,8 +14,8 @@ use crate::support::{PATIENCE, bundle, remains, until_within};
 use crate::{census, is_soak, load, turn};
 
 /// Sandboxes of the short form, of the long one, and what says how many else.
-const SHORT: usize = 60;
-const FULL: usize = 500;
+const SHORT: usize = 500;
+const FULL: usize = 1000;
 const VARIABLE: &str = "SANDBAR_MANY";
 
 #[test]
