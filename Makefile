@@ -58,7 +58,7 @@ soak:
 	sh examples/build.sh
 	SANDBAR_SOAK=1 cargo test --release --locked --test drills -- --nocapture
 
-# Hundreds of sandboxes at once; a few dozen of them are a part of `make test`.
+# A part of `make test`, which builds it without optimisation.
 many: examples
 	SANDBAR_MANY=500 cargo test --release --locked --test drills many -- --nocapture
 

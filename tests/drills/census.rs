@@ -50,14 +50,16 @@ pub(crate) fn assert_no_more_than(before: Taken, host: &Host) {
 pub(crate) fn assert_files(host: &Host, applications: &BTreeSet<String>) {
     let state = host.state();
     let expected = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
-    let top = expected(&["applications", "host", "inside", "lock", "logs", "notes", "root"]);
+    let top = expected(&["applications", "host", "images", "inside", "lock", "logs", "notes", "root"]);
     // Versions that were replaced are deleted once their calls are over.
     until_within(REST_MAX, "only deployed applications have files", || {
         (names(&state.join("applications")) == *applications).then_some(())
     });
     assert_eq!(names(&state), top);
     assert_eq!(names(&state.join("inside")), expected(&["libsandbar_function.so", "worker.py"]));
-    assert_eq!(names(&state.join("root")), BTreeSet::new());
+    for empty in ["images", "root"] {
+        assert_eq!(names(&state.join(empty)), BTreeSet::new(), "{empty}");
+    }
     let logs = names(&state.join("logs"));
     let known = |log: &String| log.split_once(".log").is_some_and(|(name, _)| applications.contains(name));
     assert!(logs.iter().all(known), "logs of what is not deployed: {logs:?}");

@@ -14,8 +14,8 @@ use crate::support::{PATIENCE, bundle, remains, until_within};
 use crate::{census, is_soak, load, turn};
 
 /// Sandboxes of the short form, of the long one, and what says how many else.
-const SHORT: usize = 60;
-const FULL: usize = 500;
+const SHORT: usize = 500;
+const FULL: usize = 1000;
 const VARIABLE: &str = "SANDBAR_MANY";
 
 #[test]
@@ -93,7 +93,7 @@ fn deploy(host: &Host, template: &std::path::Path, name: &str) -> Duration {
     );
     fs::write(template.join("sandbar.toml"), manifest).unwrap();
     let began = Instant::now();
-    let request = serde_json::json!({ "folder": template }).to_string();
+    let request = serde_json::json!({ "source": template }).to_string();
     let response = host.manage("POST", "/v1/applications", request.as_bytes());
     assert_eq!(response.status, 200, "{name}: {}\n{}", response.text(), host.agent_log());
     began.elapsed()
