@@ -38,6 +38,11 @@ impl Bus {
         self.segment.queue(function).waiters().contains(slot)
     }
 
+    /// Takes a slot off the list of those that wait for messages of this function; true if it was on it.
+    pub fn withdraw(&self, function: usize, slot: usize) -> bool {
+        self.segment.queue(function).waiters().withdraw(slot)
+    }
+
     /// What the worker of a function sleeps on.
     #[must_use]
     pub fn worker_bell(&self, function: usize) -> &Bell {

@@ -1,20 +1,24 @@
 //! Applications, sandboxes, workers, instances, and the host agent that owns them.
 
+mod archive;
 mod bundle;
 pub mod call;
 mod cgroup;
 mod host;
 mod host_bus;
+mod image;
 mod inside;
 mod log;
 pub mod manifest;
 mod python;
+mod rootfs;
 mod running;
 mod sandbox;
 mod service;
 pub mod template;
 mod watch;
 
+pub use bundle::check_archive;
 pub use call::{Answer, CallId, Hop, Outcome, Request};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,
@@ -23,6 +27,7 @@ pub use host::{
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};
 pub use python::PythonError;
+pub use sandbar_supervisor::protocol::Renewal;
 pub use sandbox::SandboxError;
 
 /// An error with all its causes, in one line.

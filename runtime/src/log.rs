@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use crate::manifest::Application;
+use crate::manifest::{Application, Name};
 use crate::watch::watch;
 
 /// Bytes of one file; an application has two at most.
@@ -180,6 +180,21 @@ fn append_to(path: &Path) -> io::Result<File> {
 
 fn earlier(path: &Path) -> PathBuf {
     path.with_extension("log.1")
+}
+
+/// Deletes the logs of applications that are not deployed, as an agent left them that was killed while it deployed or removed one.
+///
+/// # Errors
+/// When the directory cannot be listed or a log cannot be deleted.
+pub(crate) fn sweep(directory: &Path, deployed: impl Fn(&str) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let file_name = entry?.file_name();
+        let name = file_name.to_str().and_then(|name| name.strip_suffix(".log").or(name.strip_suffix(".log.1")));
+        if name.is_some_and(|name| Name::new(name).is_ok() && !deployed(name)) {
+            fs::remove_file(directory.join(&file_name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The lines of a file, which need not exist. What a crash of the host cut off is left out.

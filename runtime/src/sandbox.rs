@@ -8,6 +8,7 @@
 //! A [`Sandbox`] that is dropped is killed; only its control groups then stay until [`Sandbox::end`] or the next start's
 //! sweep.
 
+mod phases;
 mod plan;
 
 use std::io;
@@ -19,12 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use sandbar_bus::{AgentSide, Catalogue, Function, Geometry, Layout, Segment};
-use sandbar_supervisor::protocol::{self, Event, FunctionGroup, Go, Plan, ReceiveError, Received};
+use sandbar_supervisor::protocol::{self, Event, FunctionGroup, Go, Plan, ReceiveError, Received, Renewal};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
@@ -32,14 +33,17 @@ use crate::cgroup::{Cgroup, CgroupError, CgroupLimits, Hierarchy};
 use crate::inside::Inside;
 use crate::manifest::{Application, Runtime};
 use crate::python::Python;
+use crate::rootfs::Rootfs;
 use crate::watch::watch;
+use phases::Phases;
 
 /// How long the supervisor may take to build the sandbox.
 const BUILD_MAX: Duration = Duration::from_secs(20);
 /// How long the workers may take to load their code; the supervisor gives up before.
 const LOAD_MAX: Duration = Duration::from_secs(70);
-/// How long the processes of a killed sandbox may take to be gone.
-const END_MAX: Duration = Duration::from_secs(10);
+/// How long the processes of a killed sandbox may take to be gone before their control groups are told to kill them, which
+/// thaws the frozen.
+const END_MAX: Duration = Duration::from_secs(2);
 /// Users of one application: as many as the kernel's own default for a container.
 pub(crate) const USERS_PER_APPLICATION: u32 = 65_536;
 /// Instances that each function keeps ready, where that leaves as many again for calls under way; else it keeps one.
@@ -54,6 +58,8 @@ pub(crate) struct Grounds {
     pub(crate) inside: Inside,
     /// An empty directory.
     pub(crate) mount_point: PathBuf,
+    /// When workers are renewed.
+    pub(crate) renewal: Renewal,
 }
 
 /// What one sandbox is made of.
@@ -68,6 +74,8 @@ pub(crate) struct Specification {
     pub(crate) first_user: u32,
     /// Needed when a function is in Python.
     pub(crate) python: Option<Python>,
+    /// In place of the host's system directories.
+    pub(crate) rootfs: Option<Arc<Rootfs>>,
 }
 
 /// Why a sandbox could not be made.
@@ -102,9 +110,15 @@ pub enum SandboxError {
         /// What its worker said, or how it ended.
         reason: String,
     },
+    /// Who was to start the supervisor was killed.
+    #[error("the sandbox's launch was ended by {0}")]
+    Launch(Signal),
     /// The supervisor ended, or said what makes no sense.
     #[error("the sandbox ended while it was made")]
     Ended(#[source] ReceiveError),
+    /// Nobody wants it any longer.
+    #[error("the application was removed, or the host stops, while its sandbox was made")]
+    Unwanted,
     /// It took too long.
     #[error("the sandbox was not ready after {} s", .0.as_secs())]
     Slow(Duration),
@@ -152,7 +166,8 @@ struct Ends {
 }
 
 impl Sandbox {
-    /// Makes a sandbox, and returns when all its workers have loaded their code.
+    /// Makes a sandbox, and returns when all its workers have loaded their code, which may take a while. Whoever does not want it
+    /// any longer lets `unwanted` complete.
     ///
     /// # Errors
     /// The step that failed; nothing is left of it.
@@ -160,7 +175,9 @@ impl Sandbox {
         grounds: &Grounds,
         specification: &Specification,
         read_logs: impl FnOnce(LogPipes),
+        unwanted: impl Future<Output = ()>,
     ) -> Result<Self, SandboxError> {
+        let mut phases = Phases::begin();
         let application = &specification.application;
         let (segment, segment_fd) = make_segment(application)?;
         let (logs, log_ends) = log_pipes(application.functions.len())?;
@@ -174,15 +191,20 @@ impl Sandbox {
         let copy = |fd: BorrowedFd<'_>| {
             fd.try_clone_to_owned().map_err(|source| SandboxError::Host { step: "copy a descriptor", source })
         };
-        let mut descriptors = vec![segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?];
+        let own_root = specification.rootfs.as_ref().map(|rootfs| rootfs.detached_mount()).transpose();
+        let own_root = own_root.map_err(|source| SandboxError::Host { step: "mount the root file system", source })?;
+        let mut descriptors: Vec<OwnedFd> = own_root.into_iter().collect();
+        descriptors.extend([segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?]);
         let bus = AgentSide::new(segment, copy(out_event.as_fd())?);
+        let out_event = watched(out_event)?;
 
         let cgroup = make_cgroup(grounds, specification)?;
+        phases.limited();
         let made = match cgroup.memory_kills() {
             Ok(kills) => {
                 descriptors.push(kills);
                 descriptors.extend(log_ends);
-                make_process(grounds, specification, &cgroup, Ends { descriptors }).await
+                make_process(grounds, specification, &cgroup, Ends { descriptors }, &mut phases).await
             }
             Err(error) => Err(error.into()),
         };
@@ -193,10 +215,18 @@ impl Sandbox {
                 return Err(error);
             }
         };
-        let out_event = watched(out_event)?;
         let sandbox = Self { process, cgroup: Mutex::new(Some(cgroup)), control, bus, out_event, trace, wake };
-        match timeout(LOAD_MAX, sandbox.until_ready(application)).await {
-            Ok(Ok(())) => Ok(sandbox),
+        let ready = async {
+            tokio::select! {
+                ready = sandbox.until_ready(application) => ready,
+                () = unwanted => Err(SandboxError::Unwanted),
+            }
+        };
+        match timeout(LOAD_MAX, ready).await {
+            Ok(Ok(())) => {
+                phases.ready(&specification.sandbox_name);
+                Ok(sandbox)
+            }
             Ok(Err(error)) => {
                 sandbox.end().await;
                 Err(error)
@@ -217,7 +247,7 @@ impl Sandbox {
                     let function = application.functions.get(function).map_or("?", |function| function.name.as_str());
                     return Err(SandboxError::Worker { function: function.to_owned(), reason });
                 }
-                Event::Forked { .. } | Event::Created | Event::WorkerDied { .. } => {}
+                Event::Forked { .. } | Event::Created | Event::WorkerDied { .. } | Event::WorkerKept { .. } => {}
             }
         }
     }
@@ -271,7 +301,7 @@ impl Process {
     async fn end(&self) {
         self.kill();
         if timeout(END_MAX, self.pidfd.readable()).await.is_err() {
-            tracing::error!(pid = self.pid.as_raw(), "a sandbox's first process does not end");
+            tracing::warn!(pid = self.pid.as_raw(), "a sandbox's first process does not end by itself");
         }
     }
 }
@@ -281,10 +311,14 @@ impl Drop for Process {
         self.kill();
         // Not waited for here: killed, it becomes a zombie at worst until it is reaped.
         let reaped = waitid(Id::PIDFd(self.pidfd.get_ref().as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
-        if let Ok(nix::sys::wait::WaitStatus::StillAlive) = reaped
+        if let Ok(WaitStatus::StillAlive) = reaped
             && let Ok(pidfd) = self.pidfd.get_ref().try_clone()
         {
-            std::thread::spawn(move || waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED));
+            let reaper = std::thread::Builder::new().name("reaper".to_owned());
+            let reap = move || waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED);
+            if let Err(error) = reaper.spawn(reap) {
+                tracing::warn!(pid = self.pid.as_raw(), %error, "a sandbox's first process stays unreaped");
+            }
         }
     }
 }
@@ -395,15 +429,10 @@ async fn make_process(
     specification: &Specification,
     cgroup: &Cgroup,
     ends: Ends,
+    phases: &mut Phases,
 ) -> Result<(Process, AsyncFd<OwnedFd>), SandboxError> {
     let (control, theirs) = credential_pair(SockType::SeqPacket)?;
-    let plan = plan::plan(
-        &specification.application,
-        &specification.directory,
-        &grounds.inside,
-        specification.python.as_ref(),
-        &grounds.mount_point,
-    );
+    let plan = plan::plan(specification, grounds);
     send_plan(control.as_fd(), &plan, cgroup, &ends)?;
     let program = grounds.inside.supervisor();
     let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs)).await;
@@ -412,11 +441,14 @@ async fn make_process(
     let control = watched(control)?;
     let created = timeout(BUILD_MAX, until_created(&control)).await.map_err(|_| SandboxError::Slow(BUILD_MAX));
     let process = created.and_then(|created| created)?;
+    phases.built();
     let pid = process.pid;
-    cgroup.attach(pid)?;
+    let entries = cgroup.admit(pid)?;
+    let entry_fds: Vec<_> = entries.iter().map(AsRawFd::as_raw_fd).collect();
     map_users(pid, specification.first_user).map_err(|source| SandboxError::Host { step: "map users", source })?;
-    protocol::send(control.get_ref().as_fd(), &Go {}, &[])
+    protocol::send(control.get_ref().as_fd(), &Go {}, &entry_fds)
         .map_err(|source| SandboxError::Host { step: "let the supervisor go on", source })?;
+    phases.entered();
     Ok((process, control))
 }
 
@@ -430,7 +462,10 @@ async fn until_created(control: &AsyncFd<OwnedFd>) -> Result<Process, SandboxErr
             Event::Forked { pid } => process = Some(Process::watch(Pid::from_raw(pid))?),
             Event::Created => outcome = Some(Ok(())),
             Event::Failed { reason } => outcome = Some(Err(SandboxError::Inside(reason))),
-            event @ (Event::Ready | Event::WorkerFailed { .. } | Event::WorkerDied { .. }) => {
+            event @ (Event::Ready
+            | Event::WorkerFailed { .. }
+            | Event::WorkerDied { .. }
+            | Event::WorkerKept { .. }) => {
                 return Err(SandboxError::Inside(format!("the supervisor began with {event:?}")));
             }
         }
@@ -473,13 +508,32 @@ fn launch(program: &Path, control: OwnedFd, theirs: OwnedFd) -> Result<OwnedFd, 
     let mut command = Command::new(program);
     command.arg0("sandbar-supervisor").env_clear().current_dir("/");
     command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(step("start the supervisor"))?;
+    // A group of its own, which all of the sandbox inherits: what a terminal sends to the agent's is for the agent alone.
+    command.process_group(0);
+    let child = command.spawn().map_err(step("start the supervisor"))?;
     // Our copy of its end goes with the command: only then do we see the socket close with the supervisor.
     drop(command);
-    child.wait().map_err(step("wait for the supervisor's launch"))?;
+    launched(Pid::from_raw(child.id().cast_signed()))?;
     nix::fcntl::fcntl(&control, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
         .map_err(host("set up the control socket"))?;
     Ok(control)
+}
+
+/// Waits for the end of a launcher. One that was killed may have forked the sandbox's first process and not told of it:
+/// whatever is in its process group is then killed and reaped here, as nobody else knows of it.
+fn launched(launcher: Pid) -> Result<(), SandboxError> {
+    let failed = || host("wait for the supervisor's launch");
+    // Not reaped yet: its id, and so the group's, cannot be another's.
+    let ended = waitid(Id::Pid(launcher), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).map_err(failed())?;
+    let WaitStatus::Signaled(_, signal, _) = ended else {
+        // If it failed by itself, it has told why.
+        return waitpid(launcher, None).map(|_| ()).map_err(failed());
+    };
+    // No group: it was killed before it had one.
+    let _none = killpg(launcher, Signal::SIGKILL);
+    waitpid(launcher, None).map_err(failed())?;
+    while waitpid(Pid::from_raw(-launcher.as_raw()), None).is_ok() {}
+    Err(SandboxError::Launch(signal))
 }
 
 /// Maps the sandbox's users to a range of the host's that no one else has.

@@ -10,13 +10,16 @@
 //! | [`paths`] | a call's path is told; each call has processes of its own |
 //! | [`isolation`] | what a function can see and touch |
 //! | [`wakeups`] | what one hop costs in system calls |
+//! | [`lies`] | instances that write to the shared memory what is not so |
 //! | [`limits`] | what functions may use, and what they leave |
 //! | [`load`] | many clients at once |
+//! | [`renewal`] | workers are renewed, and no call notices |
 //! | [`kills`] | what dies comes back |
 //! | [`misbehaviour`] | functions that go wrong harm nobody else |
 //! | [`refusals`] | calls and datagrams that are refused |
 //! | [`manifests`] | applications that are refused |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
+//! | [`rootfs`] | applications with a root file system of their own |
 //! | [`serving`] | the host agent's own life |
 //!
 //! They need root; what else is missing is said by the tests that are skipped for it.
@@ -32,6 +35,7 @@
 mod deployments;
 mod isolation;
 mod kills;
+mod lies;
 mod limits;
 mod load;
 mod manifests;
@@ -40,6 +44,8 @@ mod paths;
 mod pictures;
 mod readings;
 mod refusals;
+mod renewal;
+mod rootfs;
 mod serving;
 mod support;
 mod wakeups;

@@ -1,12 +1,23 @@
-//! What the tests stand on: private hosts, clients, and what the kernel says of processes.
+//! What the tests stand on: private hosts, clients, and what the kernel says of processes. Where each module lies is said, as more
+//! than one test includes this file.
 
+#[path = "support/bundle.rs"]
 pub(crate) mod bundle;
+#[path = "support/clients.rs"]
 pub(crate) mod clients;
+#[path = "support/coap.rs"]
 pub(crate) mod coap;
+#[path = "support/host.rs"]
 pub(crate) mod host;
+#[path = "support/http.rs"]
 pub(crate) mod http;
+#[path = "support/image.rs"]
+pub(crate) mod image;
+#[path = "support/process.rs"]
 pub(crate) mod process;
+#[path = "support/program.rs"]
 pub(crate) mod program;
+#[path = "support/remains.rs"]
 pub(crate) mod remains;
 
 use std::io::Write;

@@ -7,8 +7,9 @@
 //!
 //! 1. Nobody else can reach the socket before its mode is set: until then it lives in a directory of ours.
 //! 2. A file that is in the way is never overwritten: a link either makes the name or fails.
-//! 3. What a killed agent left is moved into our directory first and tried there. Whatever is at the name at any
+//! 3. What a killed agent left of the socket is moved into our directory first and tried there. Whatever is at the name at any
 //!    moment is thus either untouched or in our hands, and of two agents that start together one refuses.
+//! 4. Directories of agents that were killed while they did this are removed by the next that binds there.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -19,6 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::serve::Listener;
 use tokio::net::{UnixListener, UnixStream};
 
+/// Private directories are called so, and then for their maker's process id and the time.
+const PRIVATE_PREFIX: &str = ".sandbar-";
 /// How often the name may be found taken by a stale socket before we give up: another process keeps making one.
 const CLAIM_ATTEMPTS_MAX: u32 = 5;
 /// Pause after a failed accept, which is most likely a lack of descriptors that others have to give back.
@@ -88,6 +91,7 @@ impl ManagementSocket {
         // Absolute, so that the file is found again at the end wherever the process has gone by then.
         let place = fs::canonicalize(parent).map_err(failed)?.join(name);
 
+        PrivateDirectory::sweep(parent);
         let private = PrivateDirectory::make_in(parent)?;
         let bound = private.path.join("s");
         let listener = UnixListener::bind(&bound).map_err(failed)?;
@@ -173,15 +177,33 @@ struct PrivateDirectory {
 }
 
 impl PrivateDirectory {
+    /// Removes directories of processes that are no more. One that cannot be removed is no reason not to serve.
+    fn sweep(parent: &Path) {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(maker) else { continue };
+            if !Path::new("/proc").join(pid.to_string()).exists() {
+                drop(Self { path: entry.path() });
+            }
+        }
+    }
+
     fn make_in(parent: &Path) -> Result<Self, BindError> {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-        let path = parent.join(format!(".sandbar-{}-{nanos}", std::process::id()));
+        let path = parent.join(format!("{PRIVATE_PREFIX}{}-{nanos}", std::process::id()));
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .map_err(|source| BindError::PrivateDirectory { parent: parent.to_owned(), source })?;
         Ok(Self { path })
     }
+}
+
+/// The process that made the private directory of this name, if it is one.
+fn maker(name: &str) -> Option<u32> {
+    let (pid, nanos) = name.strip_prefix(PRIVATE_PREFIX)?.split_once('-')?;
+    nanos.parse::<u32>().ok()?;
+    pid.parse().ok()
 }
 
 impl Drop for PrivateDirectory {

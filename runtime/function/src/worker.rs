@@ -1,7 +1,8 @@
 //! The worker: the long-lived process of one function. It holds the function's code, loaded, and forks an instance whenever
 //! fewer stand ready than should.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub mod descriptors {
     pub const OUT_EVENT: RawFd = 4;
     /// The socket for reports of traced calls.
     pub const TRACE: RawFd = 5;
-    /// The pipe on which the worker says that it is ready, or why it never will be.
+    /// The socket on which the worker says that it is ready, or why it never will be.
     pub const STATUS: RawFd = 6;
     /// The rules that instances enter: a Landlock rule set, or anything else where the kernel has none.
     pub const RULES: RawFd = 7;
@@ -31,7 +32,7 @@ pub mod descriptors {
 
 /// The environment variable that names a worker's function.
 pub const FUNCTION_VARIABLE: &str = "SANDBAR_FUNCTION";
-/// What a worker writes to its status pipe when it is ready. Anything else is the reason why it is not.
+/// What a worker writes to its status socket when it is ready. Anything else is the reason why it is not.
 pub const READY: &str = "ready\n";
 /// Instances that a worker makes for waiting messages before any of them has started, at most.
 const AHEAD_MAX: usize = 8;
@@ -120,7 +121,8 @@ impl Worker {
         &self.function
     }
 
-    /// Says on the status pipe that the code is loaded, and closes the pipe.
+    /// Says on the status socket that the code is loaded, and waits until the supervisor closes that: another worker of the function may
+    /// be at work until then.
     ///
     /// # Errors
     /// When the process has threads by now, which a fork would leave behind.
@@ -129,7 +131,10 @@ impl Worker {
         if threads > 1 {
             return Err(WorkerError::Threads(threads));
         }
-        report(READY);
+        if let Some(mut status) = report(READY) {
+            // Whatever ends the wait, it is over.
+            let _closed = status.read(&mut [0]);
+        }
         Ok(())
     }
 
@@ -207,12 +212,12 @@ impl Worker {
     }
 }
 
-/// Writes to the status pipe and closes it. Without effect when there is none.
-pub fn report(status: &str) {
-    if let Ok(pipe) = inherited(descriptors::STATUS) {
-        // Nobody else is left to be told that the supervisor is not there.
-        let _gone = std::fs::File::from(pipe).write_all(status.as_bytes());
-    }
+/// Writes to the status socket, if there is one, and returns it.
+fn report(status: &str) -> Option<File> {
+    let mut socket = File::from(inherited(descriptors::STATUS).ok()?);
+    // Nobody else is left to be told that the supervisor is not there.
+    let _gone = socket.write_all(status.as_bytes());
+    Some(socket)
 }
 
 /// Says why this process will never be a worker, and ends it.
@@ -220,7 +225,7 @@ pub fn give_up(reason: &dyn std::fmt::Display) -> ! {
     let reason = reason.to_string();
     // A process that was started by hand has a person at its standard error.
     let _nobody = writeln!(std::io::stderr(), "{reason}");
-    report(&reason);
+    drop(report(&reason));
     process::exit_now(1)
 }
 

@@ -161,6 +161,28 @@ impl Group {
         Ok(ids)
     }
 
+    /// Does this to the group and to those in it.
+    pub(super) fn with_all_below(&self, act: &impl Fn(&Self) -> Result<(), CgroupError>) -> Result<(), CgroupError> {
+        self.with_all_to_depth(act, DEPTH_MAX)
+    }
+
+    fn with_all_to_depth(
+        &self,
+        act: &impl Fn(&Self) -> Result<(), CgroupError>,
+        depth: u32,
+    ) -> Result<(), CgroupError> {
+        act(self)?;
+        if depth == 0 {
+            return Ok(());
+        }
+        for name in self.children()? {
+            if let Some(child) = self.child(&name)? {
+                child.with_all_to_depth(act, depth - 1)?;
+            }
+        }
+        Ok(())
+    }
+
     fn process_ids(&self) -> Result<Vec<i32>, CgroupError> {
         // A group that was removed under our hands has no process.
         let text = match self.read("cgroup.procs") {

@@ -1,8 +1,9 @@
 //! Killing every process of a group, those included which fork while they are killed.
 //!
 //! With `cgroup.kill` (v2, Linux 5.14) the kernel does it. Elsewhere the group is frozen, so that nothing in it forks,
-//! everything in it is sent SIGKILL, and it is thawed: on v1 a frozen process dies only once thawed. Without a freezer,
-//! processes are killed in rounds, which ends because the limit of processes stops what forks faster.
+//! everything in it is sent SIGKILL, and it is thawed: on v1 a frozen process dies only once thawed. So are the groups in it,
+//! which stay frozen by themselves if whoever froze them was killed before it thawed them. Without a freezer, processes are
+//! killed in rounds, which ends because the limit of processes stops what forks faster.
 
 use std::collections::BTreeSet;
 use std::process;
@@ -114,12 +115,15 @@ fn freezer(group: &Group) -> Option<(&'static str, &'static str, Done)> {
 }
 
 fn thaw(group: &Group) {
-    let thawed = match freezer(group) {
+    if let Err(error) = group.with_all_below(&|group| thaw_one(group)) {
+        tracing::warn!(%error, "a control group could not be thawed");
+    }
+}
+
+fn thaw_one(group: &Group) -> Result<(), CgroupError> {
+    match freezer(group) {
         Some((file @ "freezer.state", ..)) => group.write(file, "THAWED"),
         Some((file, ..)) => group.write(file, "0"),
         None => Ok(()),
-    };
-    if let Err(error) = thawed {
-        tracing::warn!(%error, "a control group could not be thawed");
     }
 }

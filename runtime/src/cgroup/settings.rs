@@ -49,10 +49,14 @@ fn cpu(group: &Group, version: Version, cpus: f64) -> Result<(), CgroupError> {
     }
 }
 
+/// Of what a sandbox may use in memory, buffers of its TCP sockets may use this share besides, on v1. On v2 they are memory like any other.
+const TCP_SHARE: u64 = 4;
+
 /// `memory.memsw` counts memory and swap together and may not be less than the limit of memory, which therefore is
 /// written first: a new group has neither.
 fn memory_v1(group: &Group, bytes: u64) -> Result<(), CgroupError> {
     group.write("memory.limit_in_bytes", &bytes.to_string())?;
+    optional(group.write("memory.kmem.tcp.limit_in_bytes", &(bytes / TCP_SHARE).to_string()))?;
     match group.write("memory.memsw.limit_in_bytes", &bytes.to_string()) {
         // Without accounting of swap the next best is to keep the group's memory out of swap.
         Err(error) if is_absent(&error) => optional(group.write("memory.swappiness", "0")),
@@ -110,6 +114,15 @@ pub(super) fn inherit_cpuset(parent: &Group, child: &Group) -> Result<(), Cgroup
         }
     }
     Ok(())
+}
+
+/// The file to which a process of one thread writes `0` to enter the group. For a thread that moves itself the kernel does not halt every
+/// fork and exit on the host, for which it waits several milliseconds; that way is barred on v2.
+pub(super) fn entry(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "tasks",
+        Version::V2 => "cgroup.procs",
+    }
 }
 
 /// The file whose key `oom_kill` counts the processes that were killed for want of memory.

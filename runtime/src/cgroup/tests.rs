@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -149,6 +150,23 @@ fn limits_are_set_and_a_process_is_under_them() {
 }
 
 #[test]
+fn a_process_that_is_admitted_is_in_all_groups_once_it_has_entered() {
+    let Some(host) = Host::new("admit") else {
+        return;
+    };
+    let cgroup = host.make("a");
+    // Where the shell looks for the files, whose numbers this process has only when the shell runs already.
+    let mut held = Held::new("read files; for file in $files; do echo 0 > $file; done; cat /proc/self/cgroup");
+    let entries = cgroup.admit(held.pid()).unwrap();
+    let files = entries.iter().map(|entry| format!("/proc/{}/fd/{}", std::process::id(), entry.as_raw_fd()));
+    let files = files.collect::<Vec<_>>().join(" ");
+    held.go();
+    held.0.stdin.as_mut().unwrap().write_all(format!("{files}\n").as_bytes()).unwrap();
+    let groups = held.output();
+    assert_eq!(groups.matches(&format!("/{}/a\n", host.name)).count(), cgroup.members.len(), "{groups}");
+}
+
+#[test]
 fn memory_over_the_limit_kills_and_is_counted() {
     let Some(host) = Host::new("memory") else {
         return;
@@ -234,6 +252,33 @@ fn a_frozen_sandbox_can_be_killed() {
         }
     }
     assert_eq!(cgroup.kill_all().unwrap(), 1);
+}
+
+#[test]
+fn groups_in_a_sandbox_that_were_left_frozen_are_swept() {
+    for host in [Host::new("thaw"), Host::on_bare_v2("thaw2")].into_iter().flatten() {
+        let cgroup = host.make("a");
+        let held = Held::new("true");
+        let mut frozen = 0;
+        for Member { group, .. } in &cgroup.members {
+            let inner = group.child_or_new("inner").unwrap();
+            inner.write("cgroup.procs", &held.pid().to_string()).unwrap();
+            let file =
+                [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")].into_iter().find(|(file, _)| inner.has(file));
+            if let Some((file, value)) = file {
+                inner.write(file, value).unwrap();
+                frozen += 1;
+            }
+        }
+        assert!(frozen > 0, "nothing here freezes");
+        let swept = host.hierarchy.sweep(&host.name);
+        // A process that is still frozen could never be waited for.
+        for inner in cgroup.members.iter().filter_map(|member| member.group.child("inner").ok()?) {
+            let _thawed = inner.write("freezer.state", "THAWED");
+        }
+        assert_eq!(swept.unwrap(), Swept { sandboxes: 1, processes: 1 });
+        assert!(host.is_gone());
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The state directory: who may use it, and what this host is called.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -47,11 +47,20 @@ pub(super) fn host_name(state: &Path) -> io::Result<String> {
         Ok(_) => Err(io::Error::other("the file \"host\" does not hold a host's name")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let name = format!("sandbar-{:08x}", random_u64()? >> 32);
-            fs::write(&path, &name)?;
+            write_whole(&path, &name)?;
             Ok(name)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Writes a file that is either whole or not there, whenever this process or the machine stops.
+fn write_whole(path: &Path, contents: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(contents.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }
 
 /// Calls are numbered from a point by chance, so that ids do not repeat from one start of the agent to the next.

@@ -3,13 +3,14 @@
 //! | process | user inside | capabilities (in the sandbox's user namespace) |
 //! |---|---|---|
 //! | supervisor | 0 | kill; change of user and group; other users' temporary files; what is needed to take these from others |
-//! | worker | 1000 + function | change of user and group, by its filter to those of instances only |
+//! | worker | 1000 + 2 × function, or one more: each is another than the one before it | change of user and group, by its filter to those of instances only |
 //! | instance | 2000 + slot | none |
 //!
 //! When the kernel kills for want of memory, it takes an instance before a worker and a worker before the supervisor
 //! ([`OOM_SCORE_SUPERVISOR`] and those beside it).
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, unshare};
@@ -18,7 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
-/// Workers run as this user and group plus the index of their function.
+/// Workers run as users and groups from this on, two for each function.
 pub const WORKER_ID_BASE: u32 = 1000;
 /// The supervisor's standing when the kernel looks for a process to kill for want of memory. Written by the host's root: no process
 /// of the sandbox can go below it.
@@ -46,10 +47,11 @@ pub enum Network {
     Host,
 }
 
-/// The user of a function's worker.
+/// The user of a function's worker: another in each turn than in the one before, as a worker and its successor live side by side.
 #[must_use]
-pub fn worker_id(function: usize) -> u32 {
-    WORKER_ID_BASE.saturating_add(u32::try_from(function).unwrap_or(u32::MAX))
+pub fn worker_id(function: usize, turn: u32) -> u32 {
+    let function = u32::try_from(function).unwrap_or(u32::MAX);
+    WORKER_ID_BASE.saturating_add(function.saturating_mul(2)).saturating_add(turn % 2)
 }
 
 /// The user of the instance in a slot.
@@ -163,6 +165,18 @@ fn set_oom_score(score: i32) -> Result<(), IdentityError> {
         .map_err(|source| IdentityError::System { step: "set the order of kills for want of memory", source })
 }
 
+/// Enters control groups, each by the file to which a thread writes that enters it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn enter_groups(entries: &[OwnedFd]) -> Result<(), IdentityError> {
+    for entry in entries {
+        // Nought stands for the thread that writes, which is this process's only one.
+        nix::unistd::write(entry, b"0").map_err(system("enter the control groups"))?;
+    }
+    Ok(())
+}
+
 /// Becomes the sandbox's own root, in its control group's namespace, with the few capabilities a supervisor needs.
 ///
 /// # Errors
@@ -213,7 +227,7 @@ fn limit_resources(of: &ResourceLimits) -> Result<(), IdentityError> {
 ///
 /// # Errors
 /// The step that failed.
-pub fn become_worker(function: usize) -> Result<(), IdentityError> {
+pub fn become_worker(id: u32) -> Result<(), IdentityError> {
     // The files in /proc/self of a process that is not dumpable, as the supervisor is not, belong to the host's root.
     prctl::set_dumpable(true).map_err(system("open its own /proc to a worker"))?;
     set_oom_score(OOM_SCORE_WORKER)?;
@@ -226,7 +240,7 @@ pub fn become_worker(function: usize) -> Result<(), IdentityError> {
         }
     }
     prctl::set_keepcaps(true).map_err(system("keep capabilities"))?;
-    let (user, group) = (Uid::from_raw(worker_id(function)), Gid::from_raw(worker_id(function)));
+    let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
     setresgid(group, group, group).map_err(system("change the group"))?;
     setresuid(user, user, user).map_err(system("change the user"))?;
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Ambient] {
@@ -256,7 +270,7 @@ pub fn kill_user(id: u32) -> bool {
 
 /// Whether a process of the namespace runs as this user, or has and was not reaped.
 #[allow(unsafe_code, reason = "getpriority(2) answers with a number that its wrapper takes for an error's")]
-fn has_processes(id: u32) -> bool {
+pub fn has_processes(id: u32) -> bool {
     // Of all that looks at every process, this alone tells when there is none of a user, and needs no right to.
     // SAFETY: no memory is involved.
     unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_USER, id) > 0 }

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod landlock;
 pub mod memory;
 pub mod protocol;
+mod reaping;
 pub mod root;
 pub mod seccomp;
 pub mod spawn;
@@ -53,8 +54,12 @@ pub fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
-    let Received { record: plan, descriptors, .. } = receive::<Plan>(agent.as_fd())?;
+    let Received { record: plan, mut descriptors, .. } = receive::<Plan>(agent.as_fd())?;
     let groups = receive_groups(agent.as_fd(), &plan)?;
+    if plan.own_root && descriptors.is_empty() {
+        return Err("the plan comes without its root file system".into());
+    }
+    let own_root = plan.own_root.then(|| descriptors.remove(0));
     identity::leave_host(plan.network)?;
     if let Some(pid) = fork_first_process()? {
         return Ok(send(agent.as_fd(), &Event::Forked { pid }, &[])?);
@@ -62,16 +67,18 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     prctl::set_name(c"sandbar-super")?;
     let null = std::fs::File::open("/dev/null")?.into();
     identity::name_host(&plan.application, plan.network)?;
-    root::enter(&plan)?;
+    root::enter(&plan, own_root)?;
     identity::enter_user_namespace()?;
     send(agent.as_fd(), &Event::Created, &[])?;
-    receive::<Go>(agent.as_fd())?;
+    let Received { descriptors: entries, .. } = receive::<Go>(agent.as_fd())?;
+    identity::enter_groups(&entries)?;
+    drop(entries);
     identity::become_supervisor(&plan.resources)?;
     let Descriptors { bus, wake, mut outlets } = sort_descriptors(descriptors, groups, null)?;
     outlets.rules = landlock::rules()?;
     let temporary = TemporaryFiles::open()?;
     seccomp::confine()?;
-    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions)?.run()?)
+    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, plan.renewal)?.run()?)
 }
 
 /// Forks the first process of the new process id namespace as a child of the agent: its id on the host in the process that

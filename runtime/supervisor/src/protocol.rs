@@ -8,8 +8,8 @@
 //!     │ ◀────────────────── Forked ─ │  the launcher made the sandbox's first process, and ends
 //!     │                              │  namespaces, root file system
 //!     │ ◀───────────────── Created ─ │  in its own user namespace, not yet mapped
-//!     │  control groups, id maps     │
-//!     │ ── Go ─────────────────────▶ │  identity, capabilities, filter; starts the workers
+//!     │  id maps                     │
+//!     │ ── Go, descriptors ────────▶ │  control groups, identity, capabilities, filter; starts the workers
 //!     │ ◀─────────────────── Ready ─ │  every worker has loaded its code
 //!     │ ◀────── Failed, WorkerDied … │
 //! ```
@@ -19,6 +19,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
@@ -31,18 +32,23 @@ use crate::identity::{Network, ResourceLimits};
 pub const RECORD_BYTES_MAX: usize = 128 << 10;
 /// Descriptors that come with a plan besides one log pipe for each function.
 pub const PLAN_DESCRIPTORS: usize = 6;
+/// One more, if the sandbox has a root file system of its own.
+const OWN_ROOT_DESCRIPTORS: usize = 1;
 /// Descriptors in a record at most.
-const DESCRIPTORS_MAX: usize = PLAN_DESCRIPTORS + 64;
+const DESCRIPTORS_MAX: usize = OWN_ROOT_DESCRIPTORS + PLAN_DESCRIPTORS + 64;
 
-/// All a supervisor needs to make its sandbox. With it come the descriptors: the segment, the agent's eventfd, the trace
-/// socket, the eventfd that wakes the supervisor, the kernel's count of kills for want of memory, the sandbox's own log pipe, and one log
-/// pipe for each function in order. A [`FunctionGroup`] follows for each function that has one.
+/// All a supervisor needs to make its sandbox. With it come the descriptors: with a root file system of its own, a mount of that
+/// which is attached nowhere yet; the segment, the agent's eventfd, the trace socket, the eventfd that wakes the supervisor, the kernel's
+/// count of kills for want of memory, the sandbox's own log pipe, and one log pipe for each function in order. A [`FunctionGroup`] follows for
+/// each function that has one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The application's name, which becomes the sandbox's host name.
     pub application: String,
     /// An empty directory of the host over which the sandbox's root is built, unseen by the host.
     pub mount_point: PathBuf,
+    /// Whether the root lies over a file system that comes with the plan, instead of over nothing.
+    pub own_root: bool,
     /// What of the host is seen inside, read-only.
     pub binds: Vec<Bind>,
     /// Symbolic links in the root: where, and what they say.
@@ -53,10 +59,21 @@ pub struct Plan {
     pub tmp_bytes: u64,
     /// Which network it has.
     pub network: Network,
+    /// When workers are renewed.
+    pub renewal: Renewal,
     /// What a single process or user may use, beside what the control groups allow all together.
     pub resources: ResourceLimits,
     /// The functions, in the order of the catalogue.
     pub functions: Vec<FunctionPlan>,
+}
+
+/// When a worker is replaced by a fresh one, with another address layout and hash seed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Instances that it has made which have ended.
+    pub calls: u64,
+    /// Seconds since it was ready, if it has made any.
+    pub seconds: u64,
 }
 
 /// A file or directory of the host that is seen inside, read-only, without set-uid and devices (save `/dev`'s own).
@@ -77,6 +94,8 @@ pub struct FunctionPlan {
     pub name: String,
     /// What its worker is.
     pub program: Program,
+    /// How long one of its instances may run.
+    pub timeout: Duration,
     /// What callers are told of the limits on its memory when it has exceeded them.
     pub memory_limit: String,
     /// Whether it has control groups of its own.
@@ -118,7 +137,8 @@ pub enum Program {
     },
 }
 
-/// The agent's second word: control groups and id maps are in place.
+/// The agent's second word: control groups and id maps are in place. With it come descriptors: for each control group that the
+/// supervisor is to enter by itself, the file to which it writes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Go {}
 
@@ -155,6 +175,13 @@ pub enum Event {
         reason: String,
         /// When it is started again, in milliseconds from now.
         again_ms: u64,
+    },
+    /// A worker could not be renewed, and serves on.
+    WorkerKept {
+        /// Index of the function.
+        function: usize,
+        /// What its successor said, or how that ended.
+        reason: String,
     },
 }
 

@@ -1,20 +1,21 @@
 //! The system calls that processes of a sandbox may make. Everything else does not exist for them (`ENOSYS`), so that
 //! libraries fall back as they do on an older kernel.
 
+mod program;
+
 use std::collections::BTreeMap;
 
 use libc::c_long;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp};
+
+use program::{Rule, TooLong, Verdicts};
 
 /// Why a filter could not be made or installed.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// The filter cannot be expressed, or this architecture is unknown.
+    /// The filter cannot be expressed.
     #[error("the filter of system calls cannot be made")]
-    Backend(#[from] BackendError),
+    TooLong(#[from] TooLong),
     /// The kernel refused it.
     #[error("the filter of system calls cannot be installed")]
     Install(#[from] seccompiler::Error),
@@ -101,42 +102,40 @@ const NEW_NAMESPACES: i32 = libc::CLONE_NEWNS
     | CLONE_NEWTIME;
 const CLONE_NEWTIME: i32 = 0x80;
 
-fn dword(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?])
-}
-
-fn compile(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> Result<BpfProgram, FilterError> {
-    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-    Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
-}
+/// Requests to terminals; the kernel takes the lower half of the argument alone.
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541C;
 
 /// Confines this process, and all that come from it, to the calls above.
 ///
 /// # Errors
 /// When the kernel does not take the filter.
 pub fn confine() -> Result<(), FilterError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+    Ok(seccompiler::apply_filter(&sandbox_filter()?)?)
+}
+
+/// The program that [`confine`] gives the kernel.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn sandbox_filter() -> Result<BpfProgram, FilterError> {
+    compile(&sandbox_rules(), SeccompAction::Errno(libc::ENOSYS.cast_unsigned()), SeccompAction::Allow)
+}
+
+fn sandbox_rules() -> BTreeMap<c_long, Vec<Rule>> {
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
+    let mut rules: BTreeMap<c_long, Vec<Rule>> =
         ALLOWED.iter().chain(ALLOWED_HERE).map(|number| (*number, Vec::new())).collect();
-    let no_namespace = SeccompCmpOp::MaskedEq(u64::from(NEW_NAMESPACES.cast_unsigned()));
-    rules.insert(libc::SYS_clone, vec![dword(0, no_namespace, 0)?]);
-    let families = FAMILIES.iter().map(|family| dword(0, SeccompCmpOp::Eq, u64::from(family.cast_unsigned())));
-    let families = families.collect::<Result<Vec<_>, _>>()?;
-    rules.insert(libc::SYS_socket, families);
-    rules.insert(libc::SYS_socketpair, vec![dword(0, SeccompCmpOp::Eq, u64::from(libc::AF_UNIX.cast_unsigned()))?]);
+    let new_namespaces = MaskedEq(u64::from(NEW_NAMESPACES.cast_unsigned()));
+    rules.insert(libc::SYS_clone, vec![vec![(0, new_namespaces, 0)]]);
+    let families = FAMILIES.map(|family| vec![(0, Eq, family.cast_unsigned())]);
+    rules.insert(libc::SYS_socket, families.into());
+    rules.insert(libc::SYS_socketpair, vec![vec![(0, Eq, libc::AF_UNIX.cast_unsigned())]]);
     // A terminal's input can be forged with these two.
-    let forbidden = [libc::TIOCSTI, libc::TIOCLINUX];
-    let conditions =
-        forbidden.map(|request| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, request));
-    let conditions = conditions.into_iter().collect::<Result<Vec<_>, _>>()?;
-    rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(conditions)?]);
+    rules.insert(libc::SYS_ioctl, vec![vec![(1, Ne, TIOCSTI), (1, Ne, TIOCLINUX)]]);
     // Asking which personality one has is harmless, another one switches address randomisation off.
-    rules.insert(libc::SYS_personality, vec![dword(0, SeccompCmpOp::Eq, 0xFFFF_FFFF)?, dword(0, SeccompCmpOp::Eq, 0)?]);
-    let program = compile(rules, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()), SeccompAction::Allow)?;
-    Ok(seccompiler::apply_filter(&program)?)
+    rules.insert(libc::SYS_personality, vec![vec![(0, Eq, 0xFFFF_FFFF)], vec![(0, Eq, 0)]]);
+    rules
 }
 
 /// Lets a worker change its user and group to those of instances alone, although it has the capability to take any.
@@ -144,19 +143,120 @@ pub fn confine() -> Result<(), FilterError> {
 /// # Errors
 /// When the kernel does not take the filter.
 pub fn confine_worker() -> Result<(), FilterError> {
-    let lowest = u64::from(sandbar_function::process::INSTANCE_UID_BASE);
-    let mut rules = BTreeMap::new();
-    for call in [libc::SYS_setresuid, libc::SYS_setresgid] {
-        let below = (0..3).map(|argument| dword(argument, SeccompCmpOp::Lt, lowest));
-        rules.insert(call, below.collect::<Result<Vec<_>, _>>()?);
-    }
-    let program = compile(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()))?;
-    Ok(seccompiler::apply_filter(&program)?)
+    Ok(seccompiler::apply_filter(&worker_filter()?)?)
+}
+
+/// The program that [`confine_worker`] gives the kernel.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn worker_filter() -> Result<BpfProgram, FilterError> {
+    compile(&worker_rules(), SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()))
+}
+
+/// What a worker may not.
+fn worker_rules() -> BTreeMap<c_long, Vec<Rule>> {
+    let lowest = sandbar_function::process::INSTANCE_UID_BASE;
+    // What runs as a slot's user is found when that slot is looked after; what ran as anybody else would not be.
+    let highest = lowest + u32::try_from(sandbar_bus::layout::SLOTS_MAX - 1).unwrap_or(0);
+    let beyond = |argument| [vec![(argument, SeccompCmpOp::Lt, lowest)], vec![(argument, SeccompCmpOp::Gt, highest)]];
+    let beyond: Vec<Rule> = (0..3).flat_map(beyond).collect();
+    [libc::SYS_setresuid, libc::SYS_setresgid].map(|call| (call, beyond.clone())).into()
+}
+
+fn compile(
+    rules: &BTreeMap<c_long, Vec<Rule>>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> Result<BpfProgram, FilterError> {
+    Ok(program::program(rules, Verdicts { matched: matched.into(), otherwise: otherwise.into() })?)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::program::tests::{Call, assert_means, run};
     use super::*;
+
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+
+    /// One of each kind that a rule asks for, on either half of an argument.
+    const VALUES: [u64; 16] = [
+        0,
+        1,
+        2,
+        10,
+        0x28,
+        1999,
+        2000,
+        2255,
+        2256,
+        0x5412,
+        0x541C,
+        0x1_0000_5412,
+        0x1001_1000,
+        0x2000_0000,
+        0xFFFF_FFFF,
+        u64::MAX,
+    ];
+
+    #[test]
+    fn each_call_has_the_verdict_that_the_lists_say() {
+        assert_means(&sandbox_rules(), Verdicts { matched: ALLOW, otherwise: NO_SUCH_CALL }, 0..1024, &VALUES);
+        assert_means(&worker_rules(), Verdicts { matched: NOT_PERMITTED, otherwise: ALLOW }, 0..1024, &VALUES);
+        let program = sandbox_filter().unwrap();
+        for number in 0..1024u32 {
+            let listed = ALLOWED.iter().chain(ALLOWED_HERE).any(|call| *call == c_long::from(number));
+            let verdict = run(&program, &Call::here(number, [0; 6])).0;
+            let with_rules = [libc::SYS_clone, libc::SYS_ioctl, libc::SYS_personality].contains(&c_long::from(number));
+            assert_eq!(verdict == ALLOW, listed || with_rules, "system call {number}: {verdict:#x}");
+        }
+    }
+
+    #[test]
+    fn the_rules_on_arguments_are_those_that_are_meant() {
+        let verdict = |call: c_long, arguments: [u64; 2]| {
+            let [first, second] = arguments;
+            let call = Call::here(u32::try_from(call).unwrap(), [first, second, 0, 0, 0, 0]);
+            run(&sandbox_filter().unwrap(), &call).0
+        };
+        for family in 0..64 {
+            let allowed = FAMILIES.contains(&family);
+            assert_eq!(verdict(libc::SYS_socket, [family as u64, 1]) == ALLOW, allowed, "family {family}");
+            let unix = family == libc::AF_UNIX;
+            assert_eq!(verdict(libc::SYS_socketpair, [family as u64, 1]) == ALLOW, unix, "family {family}");
+        }
+        for bit in 0..32 {
+            let flag = 1u64 << bit;
+            let makes_namespace = flag & u64::from(NEW_NAMESPACES.cast_unsigned()) != 0;
+            assert_eq!(verdict(libc::SYS_clone, [flag | 17, 0]) == ALLOW, !makes_namespace, "clone flag {flag:#x}");
+        }
+        assert_eq!((u64::from(TIOCSTI), u64::from(TIOCLINUX)), (libc::TIOCSTI, libc::TIOCLINUX));
+        for request in [TIOCSTI, TIOCLINUX].map(u64::from) {
+            assert_eq!(verdict(libc::SYS_ioctl, [0, request]), NO_SUCH_CALL, "request {request:#x}");
+        }
+        assert_eq!(verdict(libc::SYS_ioctl, [0, u64::from(TIOCSTI) | 1 << 32]), NO_SUCH_CALL);
+        assert_eq!(verdict(libc::SYS_ioctl, [0, u64::from(TIOCSTI) + 1]), ALLOW);
+        assert_eq!(verdict(libc::SYS_personality, [0x0040_0000, 0]), NO_SUCH_CALL);
+    }
+
+    #[test]
+    fn no_number_of_x32_matches() {
+        let program = sandbox_filter().unwrap();
+        for number in (0..1024).map(|number| number | 0x4000_0000).chain([0x8000_0000, u32::MAX]) {
+            assert_eq!(run(&program, &Call::here(number, [0; 6])).0, NO_SUCH_CALL, "system call {number:#x}");
+        }
+    }
+
+    /// The kernel runs a new filter for every number there is.
+    #[test]
+    fn a_verdict_takes_few_steps() {
+        let program = sandbox_filter().unwrap();
+        let steps = |number| run(&program, &Call::here(number, [0; 6])).1;
+        let most = (0..512).map(steps).max().unwrap();
+        assert!(most <= 24, "a call takes {most} instructions of {}", program.len());
+    }
 
     #[test]
     fn no_call_is_listed_twice() {

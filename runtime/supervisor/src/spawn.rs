@@ -1,13 +1,15 @@
 //! Starting a worker's process.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, Pid, execve, fork};
 use sandbar_function::process::enter_rules;
 use sandbar_function::worker::{FUNCTION_VARIABLE, descriptors, give_up};
@@ -55,22 +57,22 @@ impl Outlets {
     }
 }
 
-/// A worker's process, just started, and the pipe on which it says that it is ready.
+/// A worker's process, just started, and the socket on which it says that it is ready.
 #[derive(Debug)]
 pub struct Spawned {
     /// The process, in the sandbox.
     pub pid: Pid,
-    /// Ends without a word when the process ends without one.
+    /// Ends without a word when the process ends without one. It forks nothing before this is closed.
     pub status: OwnedFd,
 }
 
-/// Forks and becomes the worker of a function.
+/// Forks and becomes the worker of a function, in this turn of its workers.
 ///
 /// # Errors
-/// When there is no room for a process or a pipe.
+/// When there is no room for a process or a socket.
 #[allow(unsafe_code, reason = "fork")]
-pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result<Spawned> {
-    let (status, report) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+pub fn spawn(outlets: &Outlets, index: usize, turn: u32, plan: &FunctionPlan) -> io::Result<Spawned> {
+    let (status, report) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     // Whoever holds the other end open must not hold up the supervisor.
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // SAFETY: the supervisor has one thread, so the child may do whatever the supervisor may.
@@ -78,7 +80,7 @@ pub fn spawn(outlets: &Outlets, index: usize, plan: &FunctionPlan) -> io::Result
         ForkResult::Parent { child } => Ok(Spawned { pid: child, status }),
         ForkResult::Child => {
             drop(status);
-            match become_worker_of(outlets, index, plan, report) {
+            match become_worker_of(outlets, (index, turn), plan, report) {
                 Ok(never) => match never {},
                 Err(error) => give_up(&Chain(error.as_ref())),
             }
@@ -102,7 +104,7 @@ impl std::fmt::Display for Chain<'_> {
 
 fn become_worker_of(
     outlets: &Outlets,
-    index: usize,
+    (index, turn): (usize, u32),
     plan: &FunctionPlan,
     report: OwnedFd,
 ) -> Result<Infallible, Box<dyn std::error::Error>> {
@@ -120,12 +122,13 @@ fn become_worker_of(
         (outlets.rules.as_ref().map_or(outlets.null.as_fd(), |rules| rules.worker.as_fd()), OWN_RULES),
         (outlets.memory_kills(index).file(), KILLS),
     ];
-    enter_groups(outlets, index)?;
+    // Before any code of the application runs.
+    identity::enter_groups(outlets.groups.get(index).and_then(Option::as_ref).map_or(&[][..], |own| &own.entries))?;
     place(&places)?;
     std::mem::forget(report);
     let kills = memory_kills()?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    identity::become_worker(index)?;
+    identity::become_worker(identity::worker_id(index, turn))?;
     enter_rules(OWN_RULES)?;
     seccomp::confine_worker()?;
     match &plan.program {
@@ -142,16 +145,6 @@ fn become_worker_of(
 const OWN_RULES: RawFd = descriptors::END;
 /// Where the count of kills for want of memory is. It closes when a program is executed.
 const KILLS: RawFd = descriptors::END + 1;
-
-/// Enters the function's own control groups, if it has some: before any code of the application runs.
-fn enter_groups(outlets: &Outlets, function: usize) -> io::Result<()> {
-    let entries = outlets.groups.get(function).and_then(Option::as_ref).map_or(&[][..], |group| &group.entries);
-    for entry in entries {
-        // Zero stands for the process that writes.
-        nix::unistd::write(entry, b"0")?;
-    }
-    Ok(())
-}
 
 #[allow(unsafe_code, reason = "descriptors by number")]
 fn memory_kills() -> io::Result<MemoryKills> {
@@ -221,6 +214,15 @@ fn execute(arguments: &[&Path], function: &str) -> io::Result<Infallible> {
     restore_broken_pipe_signal()?;
     let program = arguments.first().ok_or(io::ErrorKind::InvalidInput)?;
     execve(program, &arguments, &environment).map_err(|errno| {
-        io::Error::other(format!("cannot run {}: {}", program.to_string_lossy(), io::Error::from(errno)))
+        let path = Path::new(OsStr::from_bytes(program.as_bytes()));
+        io::Error::other(format!("cannot run {}: {}", path.display(), why_not_run(path, &errno.into())))
     })
+}
+
+/// The kernel's word for a missing interpreter is the same as for a missing program.
+pub(crate) fn why_not_run(program: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound && program.exists() {
+        return "the loader or interpreter that it names is not in the sandbox's root file system".to_owned();
+    }
+    error.to_string()
 }

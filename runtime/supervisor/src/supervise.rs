@@ -1,69 +1,36 @@
 //! The supervisor's loop: it sleeps until a process has ended, a deadline has passed, a worker is to be started again, or the
 //! agent is gone.
 
+mod audit;
 mod ending;
+mod worker;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
-use sandbar_bus::slot::Phase;
-use sandbar_function::worker::READY;
 
-use crate::identity::{kill_user, worker_id};
-use crate::protocol::{Event, FunctionPlan, send};
-use crate::spawn::{Outlets, Spawned, spawn};
+use crate::protocol::{Event, FunctionPlan, Renewal, send};
+use crate::reaping::reap_one;
+use crate::spawn::Outlets;
 use crate::temporary::TemporaryFiles;
+use audit::Audit;
 use ending::{Dying, Overdue};
+use worker::{AGAIN, Worker};
 
 /// How often the supervisor looks for deadlines while calls are under way. A call is cut off this much after its deadline,
 /// at most.
 const TICK: Duration = Duration::from_millis(20);
 /// For how long it goes on looking when nothing is under way, before it sleeps until it is woken.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a worker may take to load its code.
-const LOAD_MAX: Duration = Duration::from_secs(60);
-/// How long a worker that has closed its status pipe without a word may take to end.
-const LAST_WORD: Duration = Duration::from_secs(1);
-/// Pause before a worker that died is started again: doubles each time, from the first to the second.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
-/// Bytes that a worker may say of why it cannot load its code.
-const REASON_BYTES_MAX: usize = 8 << 10;
-/// A worker that lived this long has died of something new.
-const LIVED_WELL: Duration = Duration::from_secs(30);
-
-/// One function's worker.
-#[derive(Debug)]
-enum Worker {
-    /// Its process loads the code.
-    Loading { pid: Pid, status: Option<OwnedFd>, said: Vec<u8>, since: Instant, until: Instant, pause: Duration },
-    /// Its process forks instances.
-    Running { pid: Pid, since: Instant, pause: Duration },
-    /// It died, and is started again at some time.
-    Down { until: Instant, pause: Duration },
-}
-
-impl Worker {
-    /// How long it is not started again, should it die.
-    fn pause(&self) -> Duration {
-        match self {
-            Self::Loading { pause, .. } | Self::Running { pause, .. } | Self::Down { pause, .. } => *pause,
-        }
-    }
-
-    fn loading(spawned: Spawned, pause: Duration) -> Self {
-        let since = Instant::now();
-        let Spawned { pid, status } = spawned;
-        Self::Loading { pid, status: Some(status), said: Vec::new(), since, until: since + LOAD_MAX, pause }
-    }
-}
+/// How much longer than its time-out an instance may seem to run, by the supervisor's clock.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 
 /// The sandbox, once it runs.
 #[derive(Debug)]
@@ -75,12 +42,20 @@ pub struct Supervisor {
     outlets: Outlets,
     functions: Vec<FunctionPlan>,
     workers: Vec<Worker>,
+    /// By function, how many workers it has had: each is another user than the one before.
+    turns: Vec<u32>,
+    /// By function, how many instances of its worker have ended.
+    served: Vec<u64>,
+    renewal: Renewal,
     /// Whether all workers have been ready at some time.
     was_ready: bool,
     temporary: TemporaryFiles,
     /// Instances that are dead and not buried yet.
     dying: Vec<Dying>,
     overdue: Overdue,
+    audit: Audit,
+    /// No instance may run for longer, whatever its slot says.
+    timeout_max: Duration,
     /// When something was last under way.
     busy_at: Instant,
     gave_back: bool,
@@ -98,32 +73,38 @@ impl Supervisor {
         outlets: Outlets,
         temporary: TemporaryFiles,
         functions: Vec<FunctionPlan>,
+        renewal: Renewal,
     ) -> io::Result<Self> {
         let mut child_ended = SigSet::empty();
         child_ended.add(Signal::SIGCHLD);
         child_ended.thread_block()?;
         let ended = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let mut workers = Vec::with_capacity(functions.len());
-        for (index, function) in functions.iter().enumerate() {
-            let spawned = spawn(&outlets, index, function)?;
-            workers.push(Worker::loading(spawned, AGAIN.0));
-        }
         let busy_at = Instant::now();
-        Ok(Self {
+        let mut supervisor = Self {
             bus,
             agent,
             wake,
             ended,
             outlets,
-            functions,
-            workers,
+            workers: Vec::with_capacity(functions.len()),
+            turns: vec![0; functions.len()],
+            served: vec![0; functions.len()],
+            renewal,
             was_ready: false,
             temporary,
             dying: Vec::new(),
             overdue: Overdue::new(),
+            audit: Audit::new(bus, functions.len()),
+            timeout_max: functions.iter().map(|function| function.timeout).max().unwrap_or_default() + TIMEOUT_SLACK,
             busy_at,
             gave_back: true,
-        })
+            functions,
+        };
+        for function in 0..supervisor.functions.len() {
+            let process = supervisor.spawn_worker(function)?;
+            supervisor.workers.push(Worker::Loading { process, pause: AGAIN.0 });
+        }
+        Ok(supervisor)
     }
 
     /// Runs the sandbox until the agent is gone.
@@ -139,19 +120,20 @@ impl Supervisor {
             self.reap();
             self.bury();
             self.enforce_deadlines();
-            self.restart_workers();
+            if self.audit()
+                && let Some(damage) = self.damage()
+            {
+                return Err(io::Error::other(damage));
+            }
+            self.keep_workers();
         }
     }
 
     /// How long to sleep; `None` until woken.
     fn timeout(&mut self) -> Option<Duration> {
         let now = Instant::now();
-        let workers = self.workers.iter().filter_map(|worker| match worker {
-            Worker::Loading { until, .. } => Some(*until),
-            Worker::Down { until, .. } => Some(*until),
-            Worker::Running { .. } => None,
-        });
-        let worker = workers.min().map(|at| at.saturating_duration_since(now));
+        let worker = self.workers.iter().filter_map(Worker::until).min();
+        let worker = worker.map(|at| at.saturating_duration_since(now));
         self.calls_timeout(now).into_iter().chain(worker).chain(self.dying_timeout()).min()
     }
 
@@ -181,7 +163,8 @@ impl Supervisor {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds: Vec<PollFd<'_>> =
             vec![readable(self.agent.as_fd()), readable(self.wake.as_fd()), readable(self.ended.as_fd())];
-        let loading: Vec<(usize, BorrowedFd<'_>)> = self.loading().collect();
+        let loading: Vec<(usize, BorrowedFd<'_>)> =
+            self.workers.iter().enumerate().filter_map(|(index, worker)| Some((index, worker.status()?))).collect();
         fds.extend(loading.iter().map(|(_, status)| readable(*status)));
         let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
             // Rounded up, lest the loop turn until the last fraction of a millisecond has passed.
@@ -204,82 +187,9 @@ impl Supervisor {
         Ok(Some(Woken { statuses: statuses.collect() }))
     }
 
-    fn loading(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        self.workers.iter().enumerate().filter_map(|(index, worker)| match worker {
-            Worker::Loading { status, .. } => Some((index, status.as_ref()?.as_fd())),
-            Worker::Running { .. } | Worker::Down { .. } => None,
-        })
-    }
-
     fn tell(&self, event: &Event) {
         // An agent that cannot be told is gone, which the loop sees next.
         let _gone = send(self.agent.as_fd(), event, &[]);
-    }
-
-    /// Hears what workers that are loading their code have to say.
-    fn hear_workers(&mut self, functions: &[usize]) {
-        for function in functions {
-            let Worker::Loading { pid, status, said, since, until, pause } = &mut self.workers[*function] else {
-                continue;
-            };
-            let Some(pipe) = status else { continue };
-            let ended = hear(pipe, said);
-            if said == READY.as_bytes() {
-                self.workers[*function] = Worker::Running { pid: *pid, since: *since, pause: *pause };
-                // Its first instances are wanted now, and messages may wait already.
-                self.bus.worker_bell(*function).ring();
-            } else if ended && said.is_empty() {
-                // It will say nothing more. How it ended is seen when it is reaped; one that does not end is ended soon.
-                let soon = Instant::now() + LAST_WORD;
-                *until = soon.min(*until);
-                *status = None;
-            } else if ended {
-                let _dead_already = kill(*pid, Signal::SIGKILL);
-                self.worker_ended(*function, "the worker ended while it loaded its code");
-            }
-        }
-        if !self.was_ready && self.workers.iter().all(|worker| matches!(worker, Worker::Running { .. })) {
-            self.was_ready = true;
-            self.tell(&Event::Ready);
-        }
-    }
-
-    /// A worker is dead, or was killed as good for nothing.
-    fn worker_ended(&mut self, function: usize, reason: &str) {
-        let (since, pause, said) = match &mut self.workers[function] {
-            Worker::Loading { status, said, since, pause, .. } => {
-                if let Some(pipe) = status {
-                    hear(pipe, said);
-                }
-                (*since, *pause, String::from_utf8_lossy(said).trim().to_owned())
-            }
-            Worker::Running { since, pause, .. } => (*since, *pause, String::new()),
-            Worker::Down { .. } => return,
-        };
-        self.free_slots_without_process(function);
-        // What it started ends with it. A process of its that is to be an instance, but is not yet, ends as one that died.
-        kill_user(worker_id(function));
-        let pause = if since.elapsed() > LIVED_WELL { AGAIN.0 } else { pause };
-        // What it said itself is better than how it ended.
-        let reason = if said.is_empty() { reason.to_owned() } else { said };
-        if self.was_ready {
-            let again_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            self.tell(&Event::WorkerDied { function, reason, again_ms });
-        } else {
-            self.tell(&Event::WorkerFailed { function, reason });
-        }
-        self.workers[function] = Worker::Down { until: Instant::now() + pause, pause: (pause * 2).min(AGAIN.1) };
-    }
-
-    /// Slots that the worker had reserved when it died, before it made a process for them.
-    fn free_slots_without_process(&self, function: usize) {
-        for slot in self.bus.slots() {
-            let reserved =
-                slot.state().is_some_and(|state| state.phase == Phase::Forking && state.function == function);
-            if reserved && slot.pid.load(std::sync::atomic::Ordering::Acquire) == 0 {
-                slot.release();
-            }
-        }
     }
 
     /// A kill for want of memory that nobody was told of was none of a call's own process.
@@ -288,55 +198,17 @@ impl Supervisor {
         self.outlets.groups.iter().flatten().for_each(|group| group.kills.forget());
     }
 
-    fn restart_workers(&mut self) {
-        let now = Instant::now();
-        for index in 0..self.workers.len() {
-            match &self.workers[index] {
-                // Nothing of the one before it may be left.
-                Worker::Down { until, .. } if *until <= now && kill_user(worker_id(index)) => {
-                    let again = Worker::Down { until: now + TICK, pause: self.workers[index].pause() };
-                    self.workers[index] = again;
-                }
-                Worker::Down { until, pause } if *until <= now => {
-                    let pause = *pause;
-                    self.workers[index] = match spawn(&self.outlets, index, &self.functions[index]) {
-                        Ok(spawned) => Worker::loading(spawned, pause),
-                        Err(_) => Worker::Down { until: now + pause, pause },
-                    };
-                }
-                Worker::Loading { pid, since, until, .. } if *until <= now => {
-                    let _dead_already = kill(*pid, Signal::SIGKILL);
-                    let reason = format!("the worker was not ready after {} s", since.elapsed().as_secs());
-                    self.worker_ended(index, &reason);
-                }
-                Worker::Down { .. } | Worker::Loading { .. } | Worker::Running { .. } => {}
-            }
-        }
-    }
-
     /// Takes note of every process that has ended.
     fn reap(&mut self) {
         while let Ok(Some(_)) = self.ended.read_signal() {}
-        loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(status) => status,
-            };
-            let Some(pid) = status.pid() else { continue };
-            if let Some(function) = self.worker_of(pid) {
-                let reason = self.out_of_memory(status, Some(function));
-                self.worker_ended(function, &reason.unwrap_or_else(|| format!("the worker {}", how_it_ended(status))));
+        while let Some((pid, end)) = reap_one() {
+            if let Some(function) = self.workers.iter().position(|worker| worker.is(pid)) {
+                let reason = self.out_of_memory(end, Some(function));
+                self.worker_ended(function, pid, &reason.unwrap_or_else(|| format!("the worker {end}")));
             } else if let Some(slot) = self.slot_of(pid).filter(|slot| !self.is_dying(*slot)) {
-                self.instance_ended(slot, pid, status);
+                self.instance_ended(slot, end);
             }
         }
-    }
-
-    fn worker_of(&self, pid: Pid) -> Option<usize> {
-        self.workers.iter().position(|worker| match worker {
-            Worker::Loading { pid: of, .. } | Worker::Running { pid: of, .. } => *of == pid,
-            Worker::Down { .. } => false,
-        })
     }
 
     fn slot_of(&self, pid: Pid) -> Option<usize> {
@@ -348,32 +220,6 @@ impl Supervisor {
 struct Woken {
     /// Functions whose worker has said something.
     statuses: Vec<usize>,
-}
-
-fn how_it_ended(status: WaitStatus) -> String {
-    if let WaitStatus::Exited(_, code) = status {
-        format!("exited with status {code}")
-    } else if let WaitStatus::Signaled(_, signal, _) = status {
-        format!("was killed by signal {} ({signal})", signal as i32)
-    } else {
-        format!("ended ({status:?})")
-    }
-}
-
-/// Reads what has come on a status pipe; true when nothing more will.
-fn hear(status: &OwnedFd, said: &mut Vec<u8>) -> bool {
-    let mut bytes = [0; 1024];
-    loop {
-        match nix::unistd::read(status, &mut bytes) {
-            Ok(0) => return true,
-            Ok(count) => said.extend_from_slice(&bytes[..count]),
-            Err(errno) => return errno != nix::errno::Errno::EAGAIN,
-        }
-        if said.len() > REASON_BYTES_MAX {
-            said.truncate(REASON_BYTES_MAX);
-            return true;
-        }
-    }
 }
 
 fn drain(event: &OwnedFd) {

@@ -48,7 +48,7 @@ pub(crate) fn processes(host_name: &str, state: &Path) -> Vec<Process> {
     let is_ours = |process: &Process| {
         let groups = fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap_or_default();
         let program = fs::read_link(format!("/proc/{}/exe", process.pid)).unwrap_or_default();
-        groups.contains(host_name) || program.starts_with(state)
+        groups.split(['/', '\n']).any(|group| group == host_name) || program.starts_with(state)
     };
     process::all().into_iter().filter(is_ours).collect()
 }

@@ -38,6 +38,25 @@ async fn the_file_is_the_owners_alone_and_goes_with_the_socket() {
 }
 
 #[tokio::test]
+async fn what_an_agent_left_that_was_killed_while_it_bound_is_removed_and_nothing_else() {
+    let scratch = Scratch::new("swept");
+    // No process has the id 0, and this one lives.
+    let (dead, ours) = (".sandbar-0-123".to_owned(), format!(".sandbar-{}-123", std::process::id()));
+    let others = [ours.as_str(), ".sandbar-0", ".sandbar-0-x", "sandbar-0-123"];
+    for name in [dead.as_str()].iter().chain(&others) {
+        fs::create_dir(scratch.0.join(name)).unwrap();
+        fs::write(scratch.0.join(name).join("s"), "").unwrap();
+    }
+    let socket = ManagementSocket::bind(&scratch.socket()).await.unwrap();
+    let mut names = scratch.names();
+    names.sort();
+    let mut expected: Vec<_> = others.iter().copied().chain(["host.sock"]).collect();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    drop(socket);
+}
+
+#[tokio::test]
 async fn a_missing_directory_is_made_but_none_above_it() {
     let scratch = Scratch::new("missing");
     let socket = ManagementSocket::bind(&scratch.0.join("made/host.sock")).await.unwrap();

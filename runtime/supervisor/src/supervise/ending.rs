@@ -8,17 +8,14 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::WaitStatus;
-use nix::unistd::Pid;
 use sandbar_bus::Verdict;
 use sandbar_bus::clock::now_ns;
 
-use super::{Supervisor, how_it_ended};
+use super::Supervisor;
 use crate::identity::{instance_id, kill_user};
+use crate::reaping::End;
 
 /// How soon the supervisor looks again after an instance whose processes have not all died. Each death wakes it besides.
 const DYING_AGAIN: Duration = Duration::from_millis(2);
@@ -27,8 +24,8 @@ const DYING_AGAIN: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Dying {
     slot: usize,
-    pid: Pid,
-    status: WaitStatus,
+    /// `None` if it was not seen to end.
+    end: Option<End>,
     function: Option<usize>,
     /// Whether it had left processes behind.
     left_processes: bool,
@@ -36,9 +33,18 @@ pub(super) struct Dying {
 
 impl Supervisor {
     /// The process of an instance has ended.
-    pub(super) fn instance_ended(&mut self, slot: usize, pid: Pid, status: WaitStatus) {
+    pub(super) fn instance_ended(&mut self, slot: usize, end: End) {
+        self.begin_burial(slot, Some(end));
+    }
+
+    /// An instance is found to be gone whose process had another id than its slot said.
+    pub(super) fn instance_vanished(&mut self, slot: usize) {
+        self.begin_burial(slot, None);
+    }
+
+    fn begin_burial(&mut self, slot: usize, end: Option<End>) {
         let function = self.bus.slots()[slot].state().map(|state| state.function);
-        self.dying.push(Dying { slot, pid, status, function, left_processes: false });
+        self.dying.push(Dying { slot, end, function, left_processes: false });
     }
 
     /// Whether the slot's instance is dead already, whatever the slot says.
@@ -73,24 +79,26 @@ impl Supervisor {
 
     /// Nothing is left of an instance: the call it died in is answered, and its slot free.
     fn free(&mut self, dead: Dying) {
-        let Dying { slot, pid, status, function, left_processes } = dead;
-        if left_processes || status != WaitStatus::Exited(pid, 0) {
+        let Dying { slot, end, function, left_processes } = dead;
+        if left_processes || end != Some(End::Exited(0)) {
             self.bus.slots()[slot].disbelieve();
         }
         let (verdict, diagnostic) = match self.overdue.remove(&slot) {
             Some(ms) => {
                 (Verdict::DeadlinePassed, format!("the function was stopped at its deadline, {ms} ms after it began"))
             }
-            None => match self.out_of_memory(status, function) {
+            None => match end.and_then(|end| self.out_of_memory(end, function)) {
                 Some(diagnostic) => (Verdict::OutOfMemory, diagnostic),
                 None => {
-                    (Verdict::Crashed, format!("the function's instance {} without answering", how_it_ended(status)))
+                    let how = end.map_or_else(|| "hid its end".to_owned(), |end| end.to_string());
+                    (Verdict::Crashed, format!("the function's instance {how} without answering"))
                 }
             },
         };
         self.bus.sweep(slot, verdict, &diagnostic);
         let functions = self.functions.len();
         if let Some(function) = function.filter(|function| *function < functions) {
+            self.served[function] += 1;
             self.bus.worker_bell(function).ring();
         }
         // A slot has come free: whoever has messages and nobody to take them may have waited for it.
@@ -102,10 +110,9 @@ impl Supervisor {
     }
 
     /// What is to be said of a process of a function that the kernel has killed for want of memory.
-    pub(super) fn out_of_memory(&self, status: WaitStatus, function: Option<usize>) -> Option<String> {
-        let killed = matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _));
+    pub(super) fn out_of_memory(&self, end: End, function: Option<usize>) -> Option<String> {
         let limit = &self.functions.get(function?)?.memory_limit;
-        (killed && self.outlets.memory_kills(function?).take_one()).then(|| format!("out of memory: {limit}"))
+        (end.by_sigkill() && self.outlets.memory_kills(function?).take_one()).then(|| format!("out of memory: {limit}"))
     }
 
     /// Kills every instance whose time is over; what remains to be done is done when it is reaped.
@@ -113,12 +120,10 @@ impl Supervisor {
         let now = now_ns();
         for (index, slot) in self.bus.slots().iter().enumerate() {
             let over = slot.deadline_ns().is_some_and(|deadline| deadline <= now);
-            let pid = slot.pid.load(Ordering::Acquire);
-            if over && pid != 0 && !self.overdue.contains_key(&index) && !self.is_dying(index) {
+            // Killed as the user that it is: what its slot says of its process is its own word.
+            let due = over && !self.overdue.contains_key(&index) && !self.is_dying(index);
+            if due && kill_user(instance_id(index)) {
                 self.overdue.insert(index, slot.ran_for_ms(now));
-                if let Ok(pid) = i32::try_from(pid) {
-                    let _dead_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
             }
         }
     }

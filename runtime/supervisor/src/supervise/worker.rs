@@ -1,0 +1,346 @@
+//! Workers: started, heard while they load their code, started again when they die, and renewed now and then, so that calls do not
+//! share one address layout for ever.
+//!
+//! ```text
+//!            spawn            says READY              renewal is due
+//!   Down ───────────▶ Loading ───────────▶ Running ──────────────────▶ Running, with a successor that loads
+//!    ▲                   │                    │                              │ the successor says READY: the old one is killed
+//!    └───────────────────┴────────────────────┘ died                        ▼
+//!                                             ▲                       Running, with a successor that waits
+//!                                             └────────────────────────────── │ the old one is reaped
+//! ```
+//!
+//! A worker that has said READY forks nothing until the supervisor closes its end of the status socket: so a successor reserves no slot
+//! while its predecessor may still hold one without a process.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbar_bus::slot::Phase;
+use sandbar_function::worker::READY;
+
+use super::{Supervisor, TICK};
+use crate::identity::{kill_user, worker_id};
+use crate::protocol::Event;
+use crate::spawn::{Spawned, spawn};
+
+/// How long a worker may take to load its code.
+const LOAD_MAX: Duration = Duration::from_secs(60);
+/// How long a worker that has closed its status socket without a word may take to end.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// Pause before a worker that died is started again: doubles each time, from the first to the second.
+pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// Bytes that a worker may say of why it cannot load its code.
+const REASON_BYTES_MAX: usize = 8 << 10;
+/// A worker that lived this long has died of something new.
+const LIVED_WELL: Duration = Duration::from_secs(30);
+
+/// A process that loads the function's code.
+#[derive(Debug)]
+pub(super) struct Loading {
+    pid: Pid,
+    /// `None` once it has closed its end.
+    status: Option<OwnedFd>,
+    said: Vec<u8>,
+    since: Instant,
+    until: Instant,
+}
+
+/// What a worker that loads has said by now.
+enum Said {
+    /// Nothing that is complete.
+    Nothing,
+    /// That it is ready.
+    Ready,
+    /// Why it never will be.
+    Reason,
+}
+
+/// One function's worker.
+#[derive(Debug)]
+pub(super) enum Worker {
+    Loading { process: Loading, pause: Duration },
+    Running { pid: Pid, since: Instant, pause: Duration, successor: Option<Successor> },
+    Down { until: Instant, pause: Duration },
+}
+
+/// The process that is to take a worker's place.
+#[derive(Debug)]
+pub(super) enum Successor {
+    Loading(Loading),
+    /// It waits until the old one is gone and its own end of this socket is closed.
+    Waiting {
+        pid: Pid,
+        status: Option<OwnedFd>,
+    },
+}
+
+impl Loading {
+    pub(super) fn new(spawned: Spawned) -> Self {
+        let since = Instant::now();
+        let Spawned { pid, status } = spawned;
+        Self { pid, status: Some(status), said: Vec::new(), since, until: since + LOAD_MAX }
+    }
+
+    fn hear(&mut self) -> Said {
+        let Some(socket) = &self.status else { return Said::Nothing };
+        let ended = hear(socket, &mut self.said);
+        if self.said == READY.as_bytes() {
+            return Said::Ready;
+        }
+        if ended && self.said.is_empty() {
+            // It will say nothing more. How it ended is seen when it is reaped; one that does not end is ended soon.
+            self.until = self.until.min(Instant::now() + LAST_WORD);
+            self.status = None;
+            return Said::Nothing;
+        }
+        if ended { Said::Reason } else { Said::Nothing }
+    }
+
+    fn last_words(mut self) -> String {
+        if let Some(socket) = &self.status {
+            hear(socket, &mut self.said);
+        }
+        String::from_utf8_lossy(&self.said).trim().to_owned()
+    }
+}
+
+impl Worker {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+
+    /// Whether the process is this function's worker, or its successor.
+    pub(super) fn is(&self, process: Pid) -> bool {
+        match self {
+            Self::Loading { process: Loading { pid, .. }, .. } => *pid == process,
+            Self::Running { pid, successor, .. } => *pid == process || self::pid(successor.as_ref()) == Some(process),
+            Self::Down { .. } => false,
+        }
+    }
+
+    /// The process that loads code, if there is one.
+    fn loading(&mut self) -> Option<&mut Loading> {
+        match self {
+            Self::Loading { process, .. } | Self::Running { successor: Some(Successor::Loading(process)), .. } => {
+                Some(process)
+            }
+            Self::Running { .. } | Self::Down { .. } => None,
+        }
+    }
+
+    /// Where something of it may be heard.
+    pub(super) fn status(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Loading { process, .. } | Self::Running { successor: Some(Successor::Loading(process)), .. } => {
+                process.status.as_ref().map(AsFd::as_fd)
+            }
+            Self::Running { .. } | Self::Down { .. } => None,
+        }
+    }
+
+    /// When it is to be looked at again at the latest.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Loading { process, .. } | Self::Running { successor: Some(Successor::Loading(process)), .. } => {
+                Some(process.until)
+            }
+            Self::Down { until, .. } => Some(*until),
+            Self::Running { .. } => None,
+        }
+    }
+}
+
+fn pid(successor: Option<&Successor>) -> Option<Pid> {
+    successor.map(|successor| match successor {
+        Successor::Loading(process) => process.pid,
+        Successor::Waiting { pid, .. } => *pid,
+    })
+}
+
+impl Supervisor {
+    /// Starts a worker's process, as another user than the one before it.
+    pub(super) fn spawn_worker(&mut self, function: usize) -> io::Result<Loading> {
+        let turn = self.turns[function] + 1;
+        if kill_user(worker_id(function, turn)) {
+            return Err(io::Error::other("something of an earlier worker is not dead yet"));
+        }
+        self.turns[function] = turn;
+        spawn(&self.outlets, function, turn, &self.functions[function]).map(Loading::new)
+    }
+
+    /// Hears what workers that are loading their code have to say.
+    pub(super) fn hear_workers(&mut self, functions: &[usize]) {
+        for &function in functions {
+            let Some(process) = self.workers[function].loading() else { continue };
+            match process.hear() {
+                Said::Nothing => {}
+                Said::Ready => self.worker_ready(function),
+                Said::Reason => {
+                    let pid = process.pid;
+                    let _dead_already = kill(pid, Signal::SIGKILL);
+                    self.worker_ended(function, pid, "the worker ended while it loaded its code");
+                }
+            }
+        }
+        if !self.was_ready && self.workers.iter().all(Worker::is_running) {
+            self.was_ready = true;
+            self.tell(&Event::Ready);
+        }
+    }
+
+    fn worker_ready(&mut self, function: usize) {
+        match &mut self.workers[function] {
+            Worker::Loading { process: Loading { pid, since, .. }, pause } => {
+                // The status socket closes: it may fork.
+                self.workers[function] = Worker::Running { pid: *pid, since: *since, pause: *pause, successor: None };
+                self.served[function] = 0;
+                // Its first instances are wanted now, and messages may wait already.
+                self.bus.worker_bell(function).ring();
+            }
+            Worker::Running { pid: old, successor: Some(successor), .. } => {
+                if let Successor::Loading(Loading { pid, status, .. }) = successor {
+                    *successor = Successor::Waiting { pid: *pid, status: status.take() };
+                    let _dead_already = kill(*old, Signal::SIGKILL);
+                }
+            }
+            Worker::Running { successor: None, .. } | Worker::Down { .. } => {}
+        }
+    }
+
+    /// A worker is dead, or was killed as good for nothing: the function's own, or its successor.
+    pub(super) fn worker_ended(&mut self, function: usize, pid: Pid, reason: &str) {
+        let down = Worker::Down { until: Instant::now(), pause: AGAIN.0 };
+        match std::mem::replace(&mut self.workers[function], down) {
+            Worker::Running { pid: old, since: _, pause, successor: Some(successor) } if old != pid => {
+                // The old one serves on, or, if it was killed already, is started anew when it is reaped.
+                let running = Worker::Running { pid: old, since: Instant::now(), pause, successor: None };
+                self.workers[function] = running;
+                self.served[function] = 0;
+                let said = match successor {
+                    Successor::Loading(process) => process.last_words(),
+                    Successor::Waiting { .. } => String::new(),
+                };
+                kill_user(worker_id(function, self.turns[function]));
+                // The next one must not be the user that the old one is.
+                self.turns[function] = self.turns[function].wrapping_sub(1);
+                let reason = if said.is_empty() { reason.to_owned() } else { said };
+                self.tell(&Event::WorkerKept { function, reason });
+            }
+            Worker::Running { pause, successor: Some(successor), .. } => {
+                self.forget_worker(function, self.turns[function].wrapping_sub(1));
+                self.succeed(function, pause, successor);
+            }
+            Worker::Running { since, pause, successor: None, .. } => {
+                self.forget_worker(function, self.turns[function]);
+                self.worker_down(function, since, pause, reason.to_owned());
+            }
+            Worker::Loading { process, pause } => {
+                self.forget_worker(function, self.turns[function]);
+                let since = process.since;
+                let said = process.last_words();
+                // What it said itself is better than how it ended.
+                self.worker_down(function, since, pause, if said.is_empty() { reason.to_owned() } else { said });
+            }
+            down @ Worker::Down { .. } => self.workers[function] = down,
+        }
+    }
+
+    /// The old worker is gone: its successor takes its place.
+    fn succeed(&mut self, function: usize, pause: Duration, successor: Successor) {
+        self.workers[function] = match successor {
+            Successor::Loading(process) => Worker::Loading { process, pause },
+            Successor::Waiting { pid, status } => {
+                drop(status);
+                Worker::Running { pid, since: Instant::now(), pause: AGAIN.0, successor: None }
+            }
+        };
+        self.served[function] = 0;
+        self.bus.worker_bell(function).ring();
+    }
+
+    fn worker_down(&mut self, function: usize, since: Instant, pause: Duration, reason: String) {
+        let pause = if since.elapsed() > LIVED_WELL { AGAIN.0 } else { pause };
+        if self.was_ready {
+            let again_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            self.tell(&Event::WorkerDied { function, reason, again_ms });
+        } else {
+            self.tell(&Event::WorkerFailed { function, reason });
+        }
+        self.workers[function] = Worker::Down { until: Instant::now() + pause, pause: (pause * 2).min(AGAIN.1) };
+    }
+
+    /// Nothing of a dead worker may stay: slots that it had reserved before it made a process for them, and what it started. A process
+    /// of its that is to be an instance, but is not yet, ends as one that died.
+    fn forget_worker(&self, function: usize, turn: u32) {
+        for slot in self.bus.slots() {
+            let reserved =
+                slot.state().is_some_and(|state| state.phase == Phase::Forking && state.function == function);
+            if reserved && slot.pid.load(Ordering::Acquire) == 0 {
+                slot.release();
+            }
+        }
+        kill_user(worker_id(function, turn));
+    }
+
+    /// Starts those workers again whose time has come, gives up those that load for too long, and has those renewed that have served long
+    /// enough.
+    pub(super) fn keep_workers(&mut self) {
+        let now = Instant::now();
+        for function in 0..self.workers.len() {
+            let renewal_due = self.renewal_due(function);
+            match &mut self.workers[function] {
+                Worker::Down { until, pause } if *until <= now => {
+                    let pause = *pause;
+                    self.workers[function] = match self.spawn_worker(function) {
+                        Ok(process) => Worker::Loading { process, pause },
+                        Err(_) => Worker::Down { until: now + TICK.max(pause / 2), pause },
+                    };
+                }
+                Worker::Running { successor: None, .. } if renewal_due => {
+                    // Without room for another process now, there may be some later.
+                    let successor = self.spawn_worker(function).ok().map(Successor::Loading);
+                    self.set_successor(function, successor);
+                }
+                worker => {
+                    let Some(process) = worker.loading().filter(|process| process.until <= now) else { continue };
+                    let (pid, seconds) = (process.pid, process.since.elapsed().as_secs());
+                    let _dead_already = kill(pid, Signal::SIGKILL);
+                    self.worker_ended(function, pid, &format!("the worker was not ready after {seconds} s"));
+                }
+            }
+        }
+    }
+
+    fn renewal_due(&self, function: usize) -> bool {
+        let Worker::Running { since, .. } = &self.workers[function] else { return false };
+        let served = self.served[function];
+        served >= self.renewal.calls || served > 0 && since.elapsed() >= Duration::from_secs(self.renewal.seconds)
+    }
+
+    fn set_successor(&mut self, function: usize, new: Option<Successor>) {
+        if let Worker::Running { successor, .. } = &mut self.workers[function] {
+            *successor = new;
+        }
+    }
+}
+
+/// Reads what has come on a status socket; true when nothing more will.
+fn hear(status: &OwnedFd, said: &mut Vec<u8>) -> bool {
+    let mut bytes = [0; 1024];
+    loop {
+        match nix::unistd::read(status, &mut bytes) {
+            Ok(0) => return true,
+            Ok(count) => said.extend_from_slice(&bytes[..count]),
+            Err(errno) => return errno != nix::errno::Errno::EAGAIN,
+        }
+        if said.len() > REASON_BYTES_MAX {
+            said.truncate(REASON_BYTES_MAX);
+            return true;
+        }
+    }
+}
