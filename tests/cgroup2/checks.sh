@@ -134,7 +134,7 @@ processes_are_limited() { # FUNCTION SIBLING
     sleep 2
     says alive sandbar invoke "$2" alive || return
     kill -0 $bomb || {
-        echo 'the bomb had ended before'
+        echo "the bomb had ended before: $(cat /run/bomb)"
         return 1
     }
     wait $bomb
