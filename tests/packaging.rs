@@ -1,5 +1,5 @@
 //! The service for systemd is as tight as it says.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

@@ -134,7 +134,7 @@ processes_are_limited() { # FUNCTION SIBLING
     sleep 2
     says alive sandbar invoke "$2" alive || return
     kill -0 $bomb || {
-        echo 'the bomb had ended before'
+        echo "the bomb had ended before: $(cat /run/bomb)"
         return 1
     }
     wait $bomb
@@ -142,8 +142,14 @@ processes_are_limited() { # FUNCTION SIBLING
     within 50 says alive sandbar invoke "${1%/*}/echo" alive
 }
 
-# A fifth of a processor, measured over two seconds of a loop without end.
+# Thrice at most: where the virtual machine's own processor stands still for a while, the kernel takes that for time used, and
+# makes up for it only later. Without a limit the share would be a whole processor each time.
 processor_time_is_limited() { # COMMAND: prints the time used so far, in microseconds
+    a_fifth_is_used "$@" || a_fifth_is_used "$@" || a_fifth_is_used "$@"
+}
+
+# A fifth of a processor, measured over two seconds of a loop without end.
+a_fifth_is_used() { # COMMAND
     sandbar invoke spinner/spin >/run/spin 2>&1 &
     spin=$!
     sleep 0.5

@@ -29,20 +29,26 @@ controllers_are_handed_down() {
     says 50331648 cat "$(sandbox_file hungry memory.max)" && says 0 cat "$(sandbox_file hungry memory.swap.max)"
 }
 
+shared_memory_has_grown() { # FROM BYTES: by that, and by half of it more at most
+    between "$2" $(($(key "$(sandbox_file hungry memory.stat)" shmem) - $1)) $(($2 * 3 / 2))
+}
+
+shared_memory_is_back() { # TO: but for a few pages of messages
+    between 0 "$(key "$(sandbox_file hungry memory.stat)" shmem)" $(($1 + 1048576))
+}
+
 temporary_files_count() {
     before=$(key "$(sandbox_file hungry memory.stat)" shmem)
     sandbar invoke hungry/files 8192 &
-    sleep 1
-    grown=$(($(key "$(sandbox_file hungry memory.stat)" shmem) - before))
+    within 40 shared_memory_has_grown "$before" 8388608 || return
     wait $!
-    between 8388608 $grown 12582912
+    within 40 shared_memory_is_back "$before"
 }
 
 messages_count() {
     before=$(key "$(sandbox_file hungry memory.stat)" shmem)
     between 4194304 "$(sandbar invoke hungry/message | wc -c)" 4194304 || return
-    grown=$(($(key "$(sandbox_file hungry memory.stat)" shmem) - before))
-    between 4194304 $grown 6291456
+    shared_memory_has_grown "$before" 4194304
 }
 
 the_kernel_counted_refused_forks() {

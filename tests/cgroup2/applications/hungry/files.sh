@@ -3,4 +3,4 @@
 read -r kibibytes
 head -c "${kibibytes}k" /dev/zero >/tmp/file || exit 1
 echo written >&2
-sleep 2
+sleep 4
