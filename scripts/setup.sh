@@ -24,7 +24,10 @@ if [ "$what" = test ]; then
     need curl curl
     need gawk gawk
     need original-awk original-awk
-    need busybox busybox
+    need busybox busybox-static
+    need skopeo skopeo
+    need umoci umoci
+    need zstd zstd
     # Debian's Python comes without the module that fills a virtual environment with pip.
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 fi

@@ -11,6 +11,7 @@ use crate::output;
 const EXAMPLES: &str = "\
 Examples:
   sandbar check examples/thermostat
+  sandbar check thermostat.tgz
   sandbar check . && sandbar deploy .";
 
 /// Check an application's manifest and the files it names
@@ -19,17 +20,20 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArguments {
-    /// The folder with the application's sandbar.toml
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    /// The folder with the application's sandbar.toml, or an archive of it
+    #[arg(value_name = "DIR|FILE")]
+    source: PathBuf,
 }
 
 impl CheckArguments {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        match Application::load(&self.folder) {
-            Ok(application) => output::write(description(&application).as_bytes()),
-            Err(source) => Err(Failure::Manifest { folder: self.folder, source }),
-        }
+        let application = if self.source.is_file() {
+            sandbar_runtime::check_archive(&self.source)
+                .map_err(|source| Failure::Archive { path: self.source, source })?
+        } else {
+            Application::load(&self.source).map_err(|source| Failure::Manifest { folder: self.source, source })?
+        };
+        output::write(description(&application).as_bytes())
     }
 }
 
@@ -49,9 +53,10 @@ fn description(application: &Application) -> String {
     let table = output::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>());
     let calls = neighbours("may call", &application.calls);
     let callers = neighbours("may be called by", &application.callers);
+    let rootfs = application.rootfs.as_ref().map(|rootfs| format!("root file system: {rootfs}\n")).unwrap_or_default();
     let limits = application.limits;
     format!(
-        "{}: calls start at {}\n{table}{calls}{callers}limits: memory {}, processes {}, cpus {}, payload {}\n",
+        "{}: calls start at {}\n{table}{calls}{callers}{rootfs}limits: memory {}, processes {}, cpus {}, payload {}\n",
         application.name,
         name_of(&application.entry).unwrap_or(output::NOTHING),
         quantity::show_size(limits.memory_bytes),
@@ -77,6 +82,7 @@ mod tests {
             name = "thermostat"
             entry = "ingest"
             calls = ["/gallery", "/gallery/thumbnail"]
+            rootfs = "oci:image:slim"
             [functions.ingest]
             runtime = "python3"
             code = "ingest.py"
@@ -91,6 +97,11 @@ mod tests {
         assert!(text.starts_with("thermostat: calls start at ingest\n"), "{text}");
         assert!(text.contains("\ningest    python3  ingest.py    2s        average\n"), "{text}");
         assert!(text.contains("\naverage   native   bin/average  10s       -\n"), "{text}");
-        assert!(text.contains("\nmay call: /gallery, /gallery/thumbnail\nlimits: memory 128MiB,"), "{text}");
+        assert!(
+            text.contains(
+                "\nmay call: /gallery, /gallery/thumbnail\nroot file system: oci:image:slim\nlimits: memory 128MiB,"
+            ),
+            "{text}"
+        );
     }
 }

@@ -19,30 +19,34 @@ const REMINDER_PERIOD: Duration = Duration::from_secs(10);
 const EXAMPLES: &str = "\
 Examples:
   sandbar deploy examples/thermostat
+  tar -czf thermostat.tgz -C examples thermostat && sandbar deploy thermostat.tgz
   sandbar check . && sandbar deploy .";
 
-/// Deploy the application in a folder, or a new version of it
+/// Deploy the application in a folder or an archive, or a new version of it
+///
+/// An archive is a .zip, a .tar, or a .tar.gz or .tar.zst of one, whatever its name. It has sandbar.toml at its top, or in
+/// one folder that holds all else.
 ///
 /// Returns once the application answers calls. A version that is already there answers until then; if the new one
 /// does not come up, it goes on.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeployArguments {
-    /// The folder with the application's sandbar.toml
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    /// The folder with the application's sandbar.toml, or an archive of it
+    #[arg(value_name = "DIR|FILE")]
+    source: PathBuf,
     #[command(flatten)]
     host: HostSocket,
 }
 
 impl DeployArguments {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let folder = self
-            .folder
+        let path = self
+            .source
             .canonicalize()
-            .map_err(|source| Failure::Input { what: self.folder.display().to_string(), source })?;
+            .map_err(|source| Failure::Input { what: self.source.display().to_string(), source })?;
         let client = self.host.client();
-        let deployed = with_reminders(client.deploy(&folder)).await?;
+        let deployed = with_reminders(client.deploy(&path)).await?;
         output::line(&summary(&deployed))
     }
 }

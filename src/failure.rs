@@ -9,7 +9,7 @@ use std::time::Duration;
 use sandbar_proxy::management::{BindError, ClientError};
 use sandbar_runtime::manifest::ManifestError;
 use sandbar_runtime::template::TemplateError;
-use sandbar_runtime::{Outcome, StartError};
+use sandbar_runtime::{DeployError, Outcome, StartError};
 
 use crate::exit::Exit;
 
@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     Call { outcome: Outcome, diagnostic: String, retry_after: Option<Duration> },
     #[error("the application in {} has problems", folder.display())]
     Manifest { folder: PathBuf, source: ManifestError },
+    #[error("the archive {} has problems", path.display())]
+    Archive { path: PathBuf, source: DeployError },
     #[error("cannot make an application in {}", folder.display())]
     Template { folder: PathBuf, source: TemplateError },
     #[error("the folder {} has no name that an application could take; give one with --name", folder.display())]
@@ -81,6 +83,7 @@ impl Failure {
             | Self::StoppedAtOnce
             | Self::Client(_)
             | Self::Manifest { .. }
+            | Self::Archive { .. }
             | Self::Template { .. }
             | Self::Input { .. }
             | Self::Output(_)

@@ -102,6 +102,11 @@ pub(crate) struct ServeArguments {
     /// Choose another only where users or containers of this host have ids in these ranges.
     #[arg(long, value_name = "UID", default_value = "1879048192")]
     first_user: u32,
+    /// A directory that applications may name as root file system, itself or what is in it; may be given several times
+    ///
+    /// Functions see all of it that is readable for everyone. What an application brings in its own folder needs no leave.
+    #[arg(long, value_name = "DIR")]
+    allow_rootfs: Vec<PathBuf>,
     /// How long calls under way may still take when the agent is told to stop
     #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "5s")]
     pub(crate) grace: Duration,
@@ -178,6 +183,7 @@ impl ServeArguments {
             renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },
             python: self.python.clone(),
             first_user: self.first_user,
+            rootfs_allowed: self.allow_rootfs.clone(),
             state: self.state.clone(),
             trace: self.trace,
         }
@@ -269,7 +275,7 @@ mod tests {
     #[test]
     fn doors_can_be_many_and_limits_reach_the_agent() {
         let arguments = parsed(
-            "sandbar serve --coap 0.0.0.0:5683 --coap [::]:5683 --state /s --payload-max 1MiB --calls-max 7 --calls-assured 3",
+            "sandbar serve --coap 0.0.0.0:5683 --coap [::]:5683 --state /s --payload-max 1MiB --calls-max 7 --calls-assured 3 --allow-rootfs /r --allow-rootfs /q",
         );
         assert_eq!(arguments.coap.len(), 2);
         let config = arguments.host_config();
@@ -277,6 +283,7 @@ mod tests {
         assert_eq!(config.payload_bytes_max, 1 << 20);
         assert_eq!(config.calls_in_flight_max, 7);
         assert_eq!(config.calls_assured, 3);
+        assert_eq!(config.rootfs_allowed, [PathBuf::from("/r"), PathBuf::from("/q")]);
         assert_eq!(arguments.calls_admitted_max(), 7 + 3 * config.applications_max);
     }
 }

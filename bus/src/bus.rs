@@ -79,6 +79,12 @@ impl Bus {
         self.segment.function_index(name)
     }
 
+    /// As [`Segment::constants`](crate::Segment::constants).
+    #[must_use]
+    pub fn constants(&self) -> Vec<u64> {
+        self.segment.constants()
+    }
+
     /// All instance slots.
     #[must_use]
     pub fn slots(&self) -> &[InstanceSlot] {

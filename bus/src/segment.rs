@@ -209,6 +209,25 @@ impl Segment {
         unsafe { std::slice::from_raw_parts(start, count) }
     }
 
+    /// All words that are written before the first process of the sandbox maps the segment, and never after: what it says of its own layout
+    /// and of the application. Whoever has kept them can tell whether they were overwritten.
+    pub fn constants(&self) -> Vec<u64> {
+        const WORD: usize = size_of::<u64>();
+        const ENTRY: usize = size_of::<FunctionEntry>() / WORD;
+        /// The bell of a function's worker is no constant.
+        const BELL: usize = 1;
+        let Geometry { functions, targets, .. } = self.layout.geometry;
+        // SAFETY: up to there the header is one constant word after the other.
+        let header: &[AtomicU64] = unsafe { self.at(0, std::mem::offset_of!(Header, sleepers) / WORD) };
+        // SAFETY: the layout has that many entries at this offset, each as many words.
+        let entries: &[AtomicU64] = unsafe { self.at(self.layout.functions, functions * ENTRY) };
+        let entries = entries.iter().enumerate().filter(|(at, _)| at % ENTRY != BELL).map(|(_, word)| word);
+        // SAFETY: likewise.
+        let targets: &[AtomicU64] =
+            unsafe { self.at(self.layout.targets, targets * (size_of::<TargetEntry>() / WORD)) };
+        header.iter().chain(entries).chain(targets).map(|word| word.load(Ordering::Relaxed)).collect()
+    }
+
     pub(crate) fn header(&self) -> &Header {
         // SAFETY: the header is the first thing of every layout.
         unsafe { &self.at(0, 1)[0] }

@@ -1,16 +1,18 @@
-//! The bundle of an application: its folder, copied into the host's state before anything is made of it.
+//! The bundle of an application: its folder, copied into the host's state before anything is made of it, or an archive of it,
+//! unpacked there.
 //!
 //! ```text
 //! SOURCE ──stage──▶ applications/.staging-PID-N ──install──▶ applications/NAME
 //!                          │ dropped: removed          └── what was there takes the staging name, to be deleted later
 //! ```
 //!
-//! What is copied is what is checked and what runs: nothing is read from the author's folder a second time.
+//! What is copied is what is checked and what runs: nothing is read from the author's folder a second time. An archive is read
+//! once before anything is staged (see [`unpack`]), so that most of what is refused writes nothing.
 //!
 //! Invariants:
-//! 1. A bundle holds regular files and directories only, with names that are UTF-8, within every limit of
-//!    [`BundleLimits`]. Anything else in the folder is an error that names it, not something passed over, but for
-//!    [`LEFT_OUT`].
+//! 1. A bundle holds regular files and directories only, with names that [`archive::path::name`](crate::archive::path::name) lets pass and of which no two in a
+//!    directory differ in case alone, within every limit of [`BundleLimits`]. Anything else in the folder or archive is an
+//!    error that names it, not something passed over, but for [`LEFT_OUT`].
 //! 2. Below the folder that was named, no symbolic link is followed: each entry is opened relative to the descriptor of
 //!    its directory, and the open descriptor is asked what it is.
 //! 3. Modes are 0644 or, with any execute bit in the source, 0755; owner, set-uid bits and extended attributes (so file
@@ -19,20 +21,24 @@
 //! 4. Files and directories are on the disk before the bundle takes its name, and it takes it in one step.
 
 mod copy;
+mod unpack;
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{RenameFlags, open, openat, renameat2};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::fsync;
+use nix::fcntl::{OFlag, RenameFlags, open, openat, renameat2};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, stat};
+use nix::unistd::{fsync, mkdtemp};
 
-use crate::manifest::Name;
+use crate::archive::ArchiveError;
+use crate::archive::path::PathError;
+use crate::host::DeployError;
+use crate::manifest::{Application, FILE_NAME, Name};
 
 /// What is not deployed if it is at the top of the folder: history and build output.
 const LEFT_OUT: [&str; 2] = [".git", "target"];
@@ -52,18 +58,20 @@ pub(crate) struct BundleLimits {
     pub(crate) depth: usize,
     /// The bytes of one file.
     pub(crate) file_bytes: u64,
-    /// The bytes of all files.
+    /// The bytes of all files. An archive is read up to twice as far.
     pub(crate) total_bytes: u64,
+    /// How many times an archive's own size it may decompress to, beyond the first MiB.
+    pub(crate) ratio: u64,
 }
 
 impl Default for BundleLimits {
     /// Room for a Python function with its packages; a container image is too much.
     fn default() -> Self {
-        Self { entries: 10_000, depth: 32, file_bytes: 128 << 20, total_bytes: 256 << 20 }
+        Self { entries: 10_000, depth: 32, file_bytes: 128 << 20, total_bytes: 256 << 20, ratio: 200 }
     }
 }
 
-/// Why a folder was not taken as a bundle.
+/// Why a folder or an archive was not taken as a bundle.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BundleError {
     /// Something could not be opened, read or listed.
@@ -76,9 +84,34 @@ pub(crate) enum BundleError {
     /// An entry is neither a regular file nor a directory.
     #[error("{path:?} is {kind}; a bundle holds regular files and directories only")]
     Kind { path: PathBuf, kind: &'static str },
-    /// A name is not UTF-8.
-    #[error("the name of {path:?} is not UTF-8")]
-    NotUtf8 { path: PathBuf },
+    /// A path or a name is not as a bundle may have it.
+    #[error("{path:?} {problem}")]
+    Path { path: String, problem: PathError },
+    /// Two names are one on other systems.
+    #[error("{path:?} and {other:?} differ in case only, and are one file on other systems; rename one")]
+    Twins { path: String, other: String },
+    /// Something is in an archive twice.
+    #[error("{path:?} is in the archive twice; pack it anew")]
+    Twice { path: String },
+    /// A file has files below it, or a directory contents.
+    #[error("{path:?} is both a file and a directory; pack the archive anew")]
+    FileAndDirectory { path: String },
+    /// An archive is not as it should be, where it is not at an entry's contents.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// An entry's contents are not as they should be.
+    #[error("{path:?} cannot be unpacked")]
+    InEntry {
+        path: String,
+        #[source]
+        source: ArchiveError,
+    },
+    /// An archive has no manifest where it could be.
+    #[error("there is no {FILE_NAME} at the top of the archive, nor in a folder that holds all that it has")]
+    NoManifest,
+    /// What was read twice was not the same.
+    #[error("the archive changed while it was read; deploy it again")]
+    Changed,
     /// A limit of [`BundleLimits`] is exceeded.
     #[error("{path:?} is too much: a bundle holds up to {limit} {what}")]
     TooMany { path: PathBuf, limit: u64, what: &'static str },
@@ -99,6 +132,20 @@ pub(crate) enum BundleError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Reads an archive as [`stage`] does, in a directory of its own that is gone afterwards, and checks the application in it.
+///
+/// # Errors
+/// It would not be deployed.
+pub fn check_archive(archive: &Path) -> Result<Application, DeployError> {
+    let unwritable = |error: Errno| BundleError::Write { path: std::env::temp_dir(), source: error.into() };
+    let directory = mkdtemp(&std::env::temp_dir().join("sandbar-check-XXXXXX")).map_err(unwritable)?;
+    let checked = stage(archive, &directory, &BundleLimits::default())
+        .map_err(DeployError::from)
+        .and_then(|staged| Ok(Application::load(&staged.path())?));
+    discard(&directory).map_err(|source| BundleError::Write { path: directory, source })?;
+    checked
 }
 
 /// A copied bundle that has no name yet. Dropped, it is removed.
@@ -125,22 +172,47 @@ pub(crate) fn left_out(path: &Path) -> Option<&'static str> {
     LEFT_OUT.into_iter().find(|name| path.starts_with(name))
 }
 
-/// Copies the folder `source` into `applications`, the directory of the host's state that holds the bundles.
+/// Copies the folder `source` into `applications`, the directory of the host's state that holds the bundles, or unpacks it
+/// there, if it is an archive.
 ///
 /// # Errors
-/// The folder is no bundle, or it could not be copied; nothing is left behind.
+/// It is no bundle, or it could not be copied; nothing is left behind.
 pub(crate) fn stage(source: &Path, applications: &Path, limits: &BundleLimits) -> Result<Staged, BundleError> {
-    let source_fd = open(source, copy::directory_flags(), Mode::empty())
-        .map_err(|error| BundleError::Read { path: source.to_owned(), source: error.into() })?;
-    let staged = Staged::new(applications)?;
-    let destination =
-        openat(&staged.applications, staged.staging_name.as_str(), copy::directory_flags(), Mode::empty())
-            .map_err(|error| BundleError::Write { path: staged.path(), source: error.into() })?;
-    copy::tree(source_fd, source, destination, &staged.path(), &staged.applications, limits)?;
+    let (source_fd, archive_bytes) = open_source(source)?;
+    let Some(archive_bytes) = archive_bytes else {
+        let (staged, destination) = Staged::new_open(applications)?;
+        copy::tree(source_fd, source, destination, &staged.path(), &staged.applications, limits)?;
+        return Ok(staged);
+    };
+    let archive = File::from(source_fd);
+    let surveyed = unpack::survey(&archive, archive_bytes, limits)?;
+    let (staged, destination) = Staged::new_open(applications)?;
+    surveyed.unpack(destination, limits)?;
     Ok(staged)
 }
 
+/// Opens a folder, or a regular file, whose size is told. To open anything else could set something off.
+fn open_source(source: &Path) -> Result<(OwnedFd, Option<u64>), BundleError> {
+    let unreadable = |error: Errno| BundleError::Read { path: source.to_owned(), source: error.into() };
+    copy::refuse_special(&stat(source).map_err(unreadable)?, source)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let opened = open(source, flags, Mode::empty()).map_err(unreadable)?;
+    let seen = fstat(&opened).map_err(unreadable)?;
+    copy::refuse_special(&seen, source)?;
+    let is_file = copy::kind(&seen) == SFlag::S_IFREG;
+    Ok((opened, is_file.then(|| seen.st_size.cast_unsigned())))
+}
+
 impl Staged {
+    /// An empty bundle, and its directory.
+    fn new_open(applications: &Path) -> Result<(Self, OwnedFd), BundleError> {
+        let staged = Self::new(applications)?;
+        let directory =
+            openat(&staged.applications, staged.staging_name.as_str(), copy::directory_flags(), Mode::empty())
+                .map_err(|error| BundleError::Write { path: staged.path(), source: error.into() })?;
+        Ok((staged, directory))
+    }
+
     fn new(applications_path: &Path) -> Result<Self, BundleError> {
         let failed = |path: &Path, error: Errno| BundleError::Write { path: path.to_owned(), source: error.into() };
         let applications = open(applications_path, copy::directory_flags(), Mode::empty())

@@ -5,31 +5,38 @@
 
 mod ceiling;
 mod error;
+mod roots;
 mod state;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use nix::fcntl::Flock;
 use sandbar_supervisor::protocol::Renewal;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 
 use crate::bundle::{self, BundleLimits};
 use crate::call::{Answer, Request};
 use crate::cgroup::{Cgroup, DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus};
+use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{self, Log, LogStream};
-use crate::manifest::{Application, Name, Runtime};
-use crate::python::{self, Python, PythonError};
+use crate::manifest::{Application, Name};
 use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service, State};
 pub use ceiling::{Ceiling, CeilingError};
 pub use error::{DeployError, LogsError, RemoveError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
+
+/// How long the start waits for applications to be back before others are served without them: as long as many take on a small
+/// machine.
+const RESTORE_MAX: Duration = Duration::from_secs(15);
 
 /// How a host agent is set up. Every limit is a field here.
 #[derive(Clone, Debug)]
@@ -53,6 +60,9 @@ pub struct HostConfig {
     pub ceiling: Ceiling,
     /// When the workers of functions are renewed.
     pub renewal: Renewal,
+    /// Directories that applications may name as root file systems, themselves or what is in them. What an application brings
+    /// along needs no leave.
+    pub rootfs_allowed: Vec<PathBuf>,
     /// Whether the path of every call is written to its application's log.
     pub trace: bool,
 }
@@ -72,6 +82,7 @@ impl HostConfig {
             applications_max: 4096,
             ceiling: Ceiling::default(),
             renewal: Renewal { calls: 10_000, seconds: 3600 },
+            rootfs_allowed: Vec::new(),
             trace: false,
         }
     }
@@ -88,11 +99,14 @@ struct Shared {
     config: HostConfig,
     applications_directory: PathBuf,
     grounds: Arc<Grounds>,
+    images: Arc<Images>,
     bus: Arc<HostBus>,
     /// Versions that were replaced and finish their calls; they still have their users.
     retiring: std::sync::Mutex<Vec<Arc<Service>>>,
-    /// Held while an application is deployed or removed. False once the agent is stopped: then nothing is deployed any more.
-    changing: Mutex<bool>,
+    /// Held while an application is deployed or removed.
+    changing: Mutex<()>,
+    /// Becomes true when the agent is to stop: nothing is deployed any more.
+    stopping: watch::Sender<bool>,
     _lock: Flock<File>,
 }
 
@@ -143,14 +157,15 @@ impl HostAgent {
         let state = config.state.canonicalize().map_err(failed(&config.state))?;
         let lock = lock(&state)?;
         let applications_directory = state.join("applications");
-        let mount_point = state.join("root");
+        let (mount_point, images) = (state.join("root"), state.join("images"));
         let logs_directory = state.join("logs");
-        for directory in [&applications_directory, &mount_point, &logs_directory] {
+        for directory in [&applications_directory, &mount_point, &images, &logs_directory] {
             make_private_directory(directory).map_err(failed(directory))?;
         }
         bundle::sweep_staging(&applications_directory).map_err(failed(&applications_directory))?;
         let deployed = |name: &str| applications_directory.join(name).exists();
         log::sweep(&logs_directory, deployed).map_err(failed(&logs_directory))?;
+        let images = Images::open(images.clone(), ImageLimits::default()).map_err(failed(&images))?;
         let host_name = host_name(&state).map_err(failed(&state))?;
         let hierarchy = Hierarchy::detect().map_err(|error: DetectError| StartError::ControlGroups(Box::new(error)))?;
         let swept = hierarchy.sweep(&host_name).map_err(|error| StartError::ControlGroups(Box::new(error)))?;
@@ -164,12 +179,15 @@ impl HostAgent {
             config: HostConfig { state, ..config },
             applications_directory,
             grounds,
+            images: Arc::new(images),
             retiring: std::sync::Mutex::default(),
-            changing: Mutex::new(true),
+            changing: Mutex::default(),
+            stopping: watch::Sender::new(false),
             _lock: lock,
         };
         let agent = Self { shared: Arc::new(shared) };
         agent.restore().await;
+        agent.shared.delete_unused_images().await;
         Ok(agent)
     }
 
@@ -178,26 +196,40 @@ impl HostAgent {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         let mut names: Vec<Name> = entries.filter_map(|entry| Name::new(entry.file_name().to_str()?).ok()).collect();
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        let mut services = Vec::new();
         for name in names {
-            let directory = directory.join(name.as_str());
-            if let Err(error) = self.restore_one(&directory).await {
-                tracing::error!(application = name.as_str(), error = crate::chain(&error), "not restored");
+            match self.restore_one(&directory.join(name.as_str())).await {
+                Ok(service) => services.push(service),
+                Err(error) => {
+                    tracing::error!(application = name.as_str(), error = crate::chain(&error), "not restored");
+                }
             }
         }
-    }
-
-    async fn restore_one(&self, directory: &Path) -> Result<(), DeployError> {
-        let application = Arc::new(Application::load(directory)?);
-        let maker = self.maker(&application, directory, self.free_users()?)?;
-        let first = maker.make().await.map_err(|error| crate::chain(&error));
-        if let Err(error) = &first {
-            tracing::warn!(application = application.name.as_str(), error, "does not start; it is tried again");
+        let tried = async {
+            for service in &services {
+                service.tried().await;
+            }
+        };
+        // One whose code hangs must not keep all others from being called.
+        if timeout(RESTORE_MAX, tried).await.is_err() {
+            tracing::warn!("serving before all applications are back");
         }
-        self.shared.bus.put(Arc::new(Service::keep(maker, first)));
-        Ok(())
     }
 
-    fn maker(&self, application: &Arc<Application>, directory: &Path, first_user: u32) -> Result<Maker, DeployError> {
+    async fn restore_one(&self, directory: &Path) -> Result<Arc<Service>, DeployError> {
+        let application = Arc::new(Application::load(directory)?);
+        let maker = self.maker(&application, directory, self.free_users()?).await?;
+        let service = Arc::new(Service::keep(maker, None));
+        self.shared.bus.put(Arc::clone(&service));
+        Ok(service)
+    }
+
+    async fn maker(
+        &self,
+        application: &Arc<Application>,
+        directory: &Path,
+        first_user: u32,
+    ) -> Result<Maker, DeployError> {
         let shared = &self.shared;
         shared.config.ceiling.check(application)?;
         let log_path = shared.config.state.join("logs").join(format!("{}.log", application.name.as_str()));
@@ -206,19 +238,16 @@ impl HostAgent {
             Some(deployed) => Arc::clone(&deployed.log),
             None => Arc::new(Log::open(log_path).map_err(DeployError::Log)?),
         };
+        let rootfs = self.rootfs_for(application, directory).await?;
         let specification = Specification {
             application: Arc::clone(application),
             directory: directory.to_owned(),
             sandbox_name: String::new(),
             first_user,
-            python: self.python_for(application)?,
+            python: self.python_for(application, rootfs.as_ref())?,
+            rootfs: rootfs.map(Arc::new),
         };
         Ok(Maker { grounds: Arc::clone(&shared.grounds), specification, log, bus: Arc::downgrade(&shared.bus) })
-    }
-
-    fn python_for(&self, application: &Application) -> Result<Option<Python>, PythonError> {
-        let needed = application.functions.iter().any(|function| function.runtime == Runtime::Python3);
-        needed.then(|| python::find(&self.shared.config.python)).transpose()
     }
 
     /// The first user of a range that no application has.
@@ -234,17 +263,27 @@ impl HostAgent {
             .ok_or(DeployError::Full(config.applications_max))
     }
 
-    /// Deploys the application in a folder; an earlier version of it serves until the new one is ready, finishes its calls,
-    /// and is gone. Returns when the application answers calls.
+    /// Deploys the application in a folder or an archive; an earlier version of it serves until the new one is ready, finishes
+    /// its calls, and is gone. Returns when the application answers calls.
     ///
     /// # Errors
     /// Why it is not deployed; nothing has changed then.
-    pub async fn deploy(&self, folder: &Path) -> Result<Deployed, DeployError> {
-        let running = self.shared.changing.lock().await;
-        if !*running {
+    pub async fn deploy(&self, source: &Path) -> Result<Deployed, DeployError> {
+        let _changing = self.shared.changing.lock().await;
+        let stopping = self.shared.stopping.subscribe();
+        if *stopping.borrow() {
             return Err(DeployError::Stopping);
         }
-        let (source, into) = (folder.to_owned(), self.shared.applications_directory.clone());
+        let deployed = self.deploy_alone(source, stopping).await;
+        if deployed.is_err() {
+            self.shared.delete_unused_images().await;
+        }
+        deployed
+    }
+
+    /// Deploys while nothing else is deployed or removed.
+    async fn deploy_alone(&self, source: &Path, mut stopping: watch::Receiver<bool>) -> Result<Deployed, DeployError> {
+        let (source, into) = (source.to_owned(), self.shared.applications_directory.clone());
         let staged = tokio::task::spawn_blocking(move || bundle::stage(&source, &into, &BundleLimits::default()))
             .await
             .map_err(|error| DeployError::Bundle(Box::new(error)))??;
@@ -253,8 +292,11 @@ impl HostAgent {
             Some(earlier) => earlier.first_user,
             None => self.free_users()?,
         };
-        let mut maker = self.maker(&application, &staged.path(), first_user)?;
-        let running = match maker.make().await {
+        let mut maker = self.maker(&application, &staged.path(), first_user).await?;
+        let stops = async move {
+            let _stops = stopping.wait_for(|stopping| *stopping).await;
+        };
+        let running = match maker.make(stops).await {
             Ok(running) => running,
             Err(error) => {
                 self.forget_log(&maker);
@@ -265,12 +307,12 @@ impl HostAgent {
             Ok(installed) => installed,
             Err(error) => {
                 self.forget_log(&maker);
-                Service::keep(maker, Ok(running)).end().await;
+                Service::keep(maker, Some(running)).end().await;
                 return Err(error.into());
             }
         };
         maker.set_directory(installed.directory);
-        let replaced = self.shared.bus.put(Arc::new(Service::keep(maker, Ok(running))));
+        let replaced = self.shared.bus.put(Arc::new(Service::keep(maker, Some(running))));
         let deployed = Deployed {
             application: application.name.as_str().to_owned(),
             functions: application.functions.iter().map(|function| function.name.as_str().to_owned()).collect(),
@@ -303,6 +345,7 @@ impl HostAgent {
         // First the files: an application that comes back, should the agent end in between, has its log.
         let retired = bundle::retire(&self.shared.applications_directory, &removed.application.name);
         removed.log.delete();
+        self.shared.delete_unused_images().await;
         retired.map_err(RemoveError::Files)
     }
 
@@ -362,8 +405,8 @@ impl HostAgent {
 
     /// Ends all sandboxes and leaves nothing of this agent's in the system. What is deployed stays deployed.
     pub async fn stop(&self) {
-        let mut running = self.shared.changing.lock().await;
-        *running = false;
+        self.shared.stopping.send_replace(true);
+        let _changing = self.shared.changing.lock().await;
         let services = self.shared.bus.take_all().into_iter();
         let ends: Vec<_> = services.map(|service| tokio::spawn(async move { service.end().await })).collect();
         for ended in ends {
@@ -408,4 +451,6 @@ async fn retire(shared: Arc<Shared>, replaced: Arc<Service>, files: Option<PathB
     if let Err(error) = discarded {
         tracing::warn!(%error, "a replaced version's files are left behind");
     }
+    let _changing = shared.changing.lock().await;
+    shared.delete_unused_images().await;
 }

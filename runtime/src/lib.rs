@@ -1,20 +1,24 @@
 //! Applications, sandboxes, workers, instances, and the host agent that owns them.
 
+mod archive;
 mod bundle;
 pub mod call;
 mod cgroup;
 mod host;
 mod host_bus;
+mod image;
 mod inside;
 mod log;
 pub mod manifest;
 mod python;
+mod rootfs;
 mod running;
 mod sandbox;
 mod service;
 pub mod template;
 mod watch;
 
+pub use bundle::check_archive;
 pub use call::{Answer, CallId, Hop, Outcome, Request};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,

@@ -15,6 +15,8 @@
 //!    may be deployed later, or elsewhere.
 //! 5. Every `code` is a relative path without `..`; if [`Application::load`] made the application, the file was there,
 //!    a regular file reached through no symbolic link, and of a kind that its runtime can start.
+//! 6. `rootfs` has no `..`; if [`Application::load`] made the application and it is relative, the directory was there and, if
+//!    it is an image layout, had the image.
 
 mod check;
 mod code;
@@ -23,6 +25,7 @@ mod limits;
 mod name;
 mod problem;
 pub mod quantity;
+mod rootfs;
 mod target;
 
 use std::collections::BTreeSet;
@@ -38,7 +41,9 @@ use sandbar_supervisor::identity::Network;
 use serde::{Deserialize, Serialize};
 
 pub use name::{Name, NameError};
+pub(crate) use problem::did_you_mean;
 pub use problem::{ManifestError, Place, Problem};
+pub use rootfs::Rootfs;
 pub use target::Target;
 
 use problem::Problems;
@@ -77,6 +82,8 @@ pub struct Application {
     pub callers: BTreeSet<Name>,
     /// Which network its functions have.
     pub network: Network,
+    /// The root file system of its sandbox; without one, the host's system directories.
+    pub rootfs: Option<Rootfs>,
     /// What its sandbox may use.
     pub limits: Limits,
 }
@@ -238,6 +245,12 @@ impl Application {
             at = function.next.first().and_then(|&next| self.functions.get(next));
         }
         total
+    }
+
+    /// The longest that any call of a function of this application may take.
+    #[must_use]
+    pub fn longest_chain_timeout(&self) -> Duration {
+        (0..self.functions.len()).map(|start| self.chain_timeout(start)).max().unwrap_or_default()
     }
 }
 

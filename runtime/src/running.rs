@@ -4,12 +4,14 @@
 //! names a call in the table of that very sandbox.
 
 mod outward;
+mod silence;
 mod table;
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
@@ -31,6 +33,9 @@ use table::{Calls, Pending};
 const TAKEN_AT_ONCE: usize = 64;
 /// Bytes of a function's own error text that reach the caller.
 const DIAGNOSTIC_BYTES_MAX: usize = 512;
+
+/// How much longer than the longest chain may take a function may be silent.
+const SILENCE_SLACK: Duration = Duration::from_secs(2);
 
 /// A sandbox in service.
 #[derive(Debug)]
@@ -111,7 +116,8 @@ impl Running {
         let Call { id, function, depth } = call;
         let began_ns = now_ns();
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { answer, began_ns, deadline_ns, depth, hops: Vec::new(), traced: request.trace };
+        let pending =
+            Pending { answer, function, began_ns, deadline_ns, depth, hops: Vec::new(), traced: request.trace };
         if !self.register(id, pending)? {
             let max = self.application.limits.calls;
             let diagnostic = format!("the application has {max} calls under way, as many as it takes");
@@ -137,6 +143,7 @@ impl Running {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Answer::refused(Outcome::Failed, "the application's sandbox ended before the call did"),
             Err(_) => {
+                self.timed_out(id, function);
                 let diagnostic = format!(
                     "{}: no answer within {} ms",
                     self.function_name(function),
@@ -147,6 +154,19 @@ impl Running {
         };
         self.answered.fetch_add(1, Ordering::Relaxed);
         Ok(Answer { call: Some(id), ..answer })
+    }
+
+    /// A call of this function ended by the clock. If none of its calls has had any other end for long, the sandbox is ended.
+    fn timed_out(&self, id: CallId, function: usize) {
+        let patience = self.application.longest_chain_timeout() + SILENCE_SLACK;
+        let silent = self
+            .calls()
+            .as_mut()
+            .is_some_and(|calls| calls.silence.timed_out(id.0, function, Instant::now(), patience));
+        if silent {
+            self.log.add(self.function_name(function), "nothing comes out of its calls any more");
+            self.corrupt.notify_one();
+        }
     }
 
     /// Enters a call into the table; false when the table has as many as the application takes.
@@ -257,10 +277,12 @@ impl Running {
             self.collect_hops(calls);
         }
         let Some(pending) = calls.remove(envelope.call) else {
+            calls.silence.heard_late(envelope.call);
             drop(table);
             // The caller was told by the clock that its deadline passed, or has hung up; why, only the log still hears.
             return self.note_end(envelope, verdict, &payload);
         };
+        calls.silence.heard_in_time(pending.function);
         drop(table);
         let mut hops = pending.hops;
         hops.sort_by_key(|hop| hop.taken_ns);
@@ -314,6 +336,10 @@ impl Running {
         // More than any honest application has under way.
         for _ in 0..4096 {
             let Some((reports, pid)) = receive_reports(&self.sandbox.trace) else { return };
+            if pid == 0 {
+                // Nobody can report any more: an instance has shut the socket down, which all of the application share.
+                return self.corrupt.notify_one();
+            }
             for report in reports {
                 let Some(pending) = calls.get_mut(report.call).filter(|pending| pending.traced) else { continue };
                 let Ok(function) = usize::try_from(report.function) else { continue };
@@ -331,18 +357,22 @@ impl Running {
     }
 }
 
-/// Reports of one process, with its id as the kernel has it; `None` when there are no more for now.
+/// Reports of one process, with its id as the kernel has it, and none at all if the socket was shut down; `None` when there are no more
+/// for now.
 fn receive_reports(trace: &OwnedFd) -> Option<(Vec<HopReport>, u32)> {
     let mut bytes = [0; HOP_REPORT_BYTES * 16];
     let mut space = nix::cmsg_space!(UnixCredentials);
     let mut slices = [IoSliceMut::new(&mut bytes)];
     let message = recvmsg::<()>(trace.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT).ok()?;
+    if message.bytes == 0 {
+        return Some((Vec::new(), 0));
+    }
     let pid = message.cmsgs().ok()?.find_map(|control| {
         let ControlMessageOwned::ScmCredentials(credentials) = control else { return None };
         u32::try_from(credentials.pid()).ok()
     })?;
     let len = message.bytes;
-    (len > 0).then(|| (bytes[..len].chunks_exact(HOP_REPORT_BYTES).filter_map(HopReport::from_bytes).collect(), pid))
+    Some((bytes[..len].chunks_exact(HOP_REPORT_BYTES).filter_map(HopReport::from_bytes).collect(), pid))
 }
 
 /// Text of a function's, fit for one line of a protocol or a terminal.

@@ -33,6 +33,7 @@ use crate::cgroup::{Cgroup, CgroupError, CgroupLimits, Hierarchy};
 use crate::inside::Inside;
 use crate::manifest::{Application, Runtime};
 use crate::python::Python;
+use crate::rootfs::Rootfs;
 use crate::watch::watch;
 use phases::Phases;
 
@@ -73,6 +74,8 @@ pub(crate) struct Specification {
     pub(crate) first_user: u32,
     /// Needed when a function is in Python.
     pub(crate) python: Option<Python>,
+    /// In place of the host's system directories.
+    pub(crate) rootfs: Option<Arc<Rootfs>>,
 }
 
 /// Why a sandbox could not be made.
@@ -113,6 +116,9 @@ pub enum SandboxError {
     /// The supervisor ended, or said what makes no sense.
     #[error("the sandbox ended while it was made")]
     Ended(#[source] ReceiveError),
+    /// Nobody wants it any longer.
+    #[error("the application was removed, or the host stops, while its sandbox was made")]
+    Unwanted,
     /// It took too long.
     #[error("the sandbox was not ready after {} s", .0.as_secs())]
     Slow(Duration),
@@ -160,7 +166,8 @@ struct Ends {
 }
 
 impl Sandbox {
-    /// Makes a sandbox, and returns when all its workers have loaded their code.
+    /// Makes a sandbox, and returns when all its workers have loaded their code, which may take a while. Whoever does not want it
+    /// any longer lets `unwanted` complete.
     ///
     /// # Errors
     /// The step that failed; nothing is left of it.
@@ -168,6 +175,7 @@ impl Sandbox {
         grounds: &Grounds,
         specification: &Specification,
         read_logs: impl FnOnce(LogPipes),
+        unwanted: impl Future<Output = ()>,
     ) -> Result<Self, SandboxError> {
         let mut phases = Phases::begin();
         let application = &specification.application;
@@ -183,7 +191,10 @@ impl Sandbox {
         let copy = |fd: BorrowedFd<'_>| {
             fd.try_clone_to_owned().map_err(|source| SandboxError::Host { step: "copy a descriptor", source })
         };
-        let mut descriptors = vec![segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?];
+        let own_root = specification.rootfs.as_ref().map(|rootfs| rootfs.detached_mount()).transpose();
+        let own_root = own_root.map_err(|source| SandboxError::Host { step: "mount the root file system", source })?;
+        let mut descriptors: Vec<OwnedFd> = own_root.into_iter().collect();
+        descriptors.extend([segment_fd, copy(out_event.as_fd())?, trace_end, copy(wake.as_fd())?]);
         let bus = AgentSide::new(segment, copy(out_event.as_fd())?);
         let out_event = watched(out_event)?;
 
@@ -205,7 +216,13 @@ impl Sandbox {
             }
         };
         let sandbox = Self { process, cgroup: Mutex::new(Some(cgroup)), control, bus, out_event, trace, wake };
-        match timeout(LOAD_MAX, sandbox.until_ready(application)).await {
+        let ready = async {
+            tokio::select! {
+                ready = sandbox.until_ready(application) => ready,
+                () = unwanted => Err(SandboxError::Unwanted),
+            }
+        };
+        match timeout(LOAD_MAX, ready).await {
             Ok(Ok(())) => {
                 phases.ready(&specification.sandbox_name);
                 Ok(sandbox)
@@ -415,14 +432,7 @@ async fn make_process(
     phases: &mut Phases,
 ) -> Result<(Process, AsyncFd<OwnedFd>), SandboxError> {
     let (control, theirs) = credential_pair(SockType::SeqPacket)?;
-    let plan = plan::plan(
-        &specification.application,
-        &specification.directory,
-        &grounds.inside,
-        specification.python.as_ref(),
-        &grounds.mount_point,
-        grounds.renewal,
-    );
+    let plan = plan::plan(specification, grounds);
     send_plan(control.as_fd(), &plan, cgroup, &ends)?;
     let program = grounds.inside.supervisor();
     let control = tokio::task::spawn_blocking(move || launch(&program, control, theirs)).await;

@@ -7,11 +7,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use sandbar_bus::clock::now_ns;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::call::{Answer, Call, Outcome, Request};
 use crate::host_bus::HostBus;
+use crate::image::Digest;
 use crate::log::{self, Log};
 use crate::manifest::Application;
 use crate::running::{Retired, Running};
@@ -26,6 +27,12 @@ const AGAIN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long an old version may take to finish its calls after a new one has come.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
+/// Sandboxes that are started or made again at one time: as many as keep a small machine busy. When a host starts, or all its
+/// sandboxes have died at once, each would else wait for all others until its time is over.
+static TURNS: Semaphore = Semaphore::const_new(4);
+/// How long one of them is counted.
+const TURN_MAX: Duration = Duration::from_secs(3);
+
 /// A deployed application.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -33,6 +40,8 @@ pub(crate) struct Service {
     pub(crate) log: Arc<Log>,
     /// The first of the host's users that its sandboxes have.
     pub(crate) first_user: u32,
+    /// The image that is its root file system, if one is.
+    pub(crate) image: Option<Digest>,
     state: watch::Receiver<State>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<Stop>,
@@ -69,17 +78,17 @@ pub(crate) struct Maker {
 static SANDBOXES: AtomicU64 = AtomicU64::new(0);
 
 impl Maker {
-    /// Makes a sandbox and puts it into service.
+    /// Makes a sandbox and puts it into service, unless it is `unwanted` before it is ready.
     ///
     /// # Errors
     /// As [`Sandbox::start`].
-    pub(crate) async fn make(&self) -> Result<Arc<Running>, SandboxError> {
+    pub(crate) async fn make(&self, unwanted: impl Future<Output = ()>) -> Result<Arc<Running>, SandboxError> {
         let number = SANDBOXES.fetch_add(1, Ordering::Relaxed);
         let application = &self.specification.application;
         let sandbox_name = format!("{}-{number}", application.name.as_str());
         let specification = Specification { sandbox_name, ..self.specification.clone() };
         let read_logs = |pipes| log::read_pipes(application, pipes, &self.log);
-        let sandbox = Sandbox::start(&self.grounds, &specification, read_logs).await?;
+        let sandbox = Sandbox::start(&self.grounds, &specification, read_logs, unwanted).await?;
         Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log), Weak::clone(&self.bus)))
     }
 
@@ -90,21 +99,25 @@ impl Maker {
 }
 
 impl Service {
-    /// Keeps an application in service, beginning with this sandbox, or, if there is none, with why not.
-    pub(crate) fn keep(maker: Maker, first: Result<Arc<Running>, String>) -> Self {
+    /// Keeps an application in service, beginning with this sandbox, or, if there is none, with making one.
+    pub(crate) fn keep(maker: Maker, first: Option<Arc<Running>>) -> Self {
         let application = Arc::clone(&maker.specification.application);
         let log = Arc::clone(&maker.log);
         let first_user = maker.specification.first_user;
-        let first = match first {
-            Ok(running) => State::Running(running),
-            Err(reason) => State::Down(reason),
-        };
+        let image = maker.specification.rootfs.as_ref().and_then(|rootfs| rootfs.image.clone());
+        let first = first.map_or_else(|| State::Down("it is being started".to_owned()), State::Running);
         let answered_before = Arc::new(AtomicU64::new(0));
         let (states, state) = watch::channel(first);
         let (stop, stopped) = watch::channel(Stop::No);
         let keeper = Keeper { maker, states, stopped, answered_before: Arc::clone(&answered_before) };
         let keeper = Mutex::new(Some(tokio::spawn(keeper.run())));
-        Self { application, log, first_user, state, keeper, stop, answered_before }
+        Self { application, log, first_user, image, state, keeper, stop, answered_before }
+    }
+
+    /// Waits until a service that began without a sandbox has one, or has failed to make one.
+    pub(crate) async fn tried(&self) {
+        // The receiver has not seen any state but the first. The keeper lives as long as the service does.
+        let _ended = self.state.clone().changed().await;
     }
 
     /// Whether it can be called now.
@@ -194,6 +207,9 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self) {
         let mut pause = AGAIN.0;
+        if matches!(*self.states.borrow(), State::Down(_)) {
+            self.make("started").await;
+        }
         loop {
             let state = self.states.borrow().clone();
             if let State::Running(running) = state {
@@ -212,7 +228,7 @@ impl Keeper {
                 _ = self.stopped.wait_for(|stop| *stop != Stop::No) => return,
             }
             pause = (pause * 2).min(AGAIN.1);
-            self.make_again().await;
+            self.make("made again").await;
         }
     }
 
@@ -251,19 +267,42 @@ impl Keeper {
         self.answered_before.fetch_add(running.answered.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    async fn make_again(&self) {
+    /// Makes a sandbox; `what` is said of it in the log.
+    async fn make(&self, what: &str) {
         let name = self.maker.specification.application.name.as_str();
-        match self.maker.make().await {
+        match self.in_turn().await {
             Ok(running) => {
-                self.maker.log.add("", "the sandbox was made again");
+                self.maker.log.add("", &format!("the sandbox was {what}"));
                 self.states.send_replace(State::Running(running));
             }
+            Err(SandboxError::Unwanted) => {}
             Err(error) => {
                 let error = crate::chain(&error);
-                tracing::warn!(application = name, error, "a sandbox could not be made again");
-                self.maker.log.add("", &format!("the sandbox could not be made again: {error}"));
+                tracing::warn!(application = name, error, "a sandbox could not be {what}; it is tried again");
+                self.maker.log.add("", &format!("the sandbox could not be {what}: {error}"));
                 self.states.send_replace(State::Down(error));
             }
         }
+    }
+
+    /// Makes a sandbox when no more than a few others are being made. One that takes long is no longer counted: its code may hang.
+    async fn in_turn(&self) -> Result<Arc<Running>, SandboxError> {
+        let unwanted = || {
+            let mut stopped = self.stopped.clone();
+            async move {
+                let _stopped = stopped.wait_for(|stop| *stop != Stop::No).await;
+            }
+        };
+        let turn = tokio::select! {
+            turn = TURNS.acquire() => turn,
+            () = unwanted() => return Err(SandboxError::Unwanted),
+        };
+        let making = self.maker.make(unwanted());
+        tokio::pin!(making);
+        if let Ok(made) = tokio::time::timeout(TURN_MAX, &mut making).await {
+            return made;
+        }
+        drop(turn);
+        making.await
     }
 }

@@ -19,6 +19,7 @@
 //! | [`refusals`] | calls and datagrams that are refused |
 //! | [`manifests`] | applications that are refused |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
+//! | [`rootfs`] | applications with a root file system of their own |
 //! | [`serving`] | the host agent's own life |
 //!
 //! They need root; what else is missing is said by the tests that are skipped for it.
@@ -44,6 +45,7 @@ mod pictures;
 mod readings;
 mod refusals;
 mod renewal;
+mod rootfs;
 mod serving;
 mod support;
 mod wakeups;

@@ -11,6 +11,8 @@ pub(crate) mod coap;
 pub(crate) mod host;
 #[path = "support/http.rs"]
 pub(crate) mod http;
+#[path = "support/image.rs"]
+pub(crate) mod image;
 #[path = "support/process.rs"]
 pub(crate) mod process;
 #[path = "support/program.rs"]

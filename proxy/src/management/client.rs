@@ -124,12 +124,12 @@ impl Client {
         self.json(Method::GET, "/v1/applications", Bytes::new()).await
     }
 
-    /// Deploys the application in `folder`, an absolute path; returns when it answers calls.
+    /// Deploys the application in `source`, the absolute path of a folder or an archive; returns when it answers calls.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with what is wrong with the application.
-    pub async fn deploy(&self, folder: &Path) -> Result<Deployed, ClientError> {
-        let request = DeployRequest { folder: folder.to_owned() };
+    pub async fn deploy(&self, source: &Path) -> Result<Deployed, ClientError> {
+        let request = DeployRequest { source: source.to_owned() };
         let body = serde_json::to_vec(&request).map_err(ClientError::Unsendable)?;
         self.json(Method::POST, "/v1/applications", body.into()).await
     }

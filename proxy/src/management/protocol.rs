@@ -61,8 +61,8 @@ impl ErrorBody {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeployRequest {
-    /// The application's folder on the host, absolute: the agent's working directory is not the caller's.
-    pub(super) folder: PathBuf,
+    /// The application's folder or archive on the host, absolute: the agent's working directory is not the caller's.
+    pub(super) source: PathBuf,
 }
 
 /// The query of a call.

@@ -103,10 +103,10 @@ async fn deploy(
 ) -> Result<Json<Deployed>, Problem> {
     let request: DeployRequest =
         serde_json::from_slice(&body?).map_err(|error| Problem::of(StatusCode::BAD_REQUEST, &error))?;
-    if !request.folder.is_absolute() {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "the folder's path is not absolute"));
+    if !request.source.is_absolute() {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "the path of what is to be deployed is not absolute"));
     }
-    let work = async move { management.host.deploy(&request.folder).await };
+    let work = async move { management.host.deploy(&request.source).await };
     to_its_end(work).await?.map(Json).map_err(|error| Problem::of(StatusCode::UNPROCESSABLE_ENTITY, &error))
 }
 

@@ -4,19 +4,42 @@ Started by the sandbox's supervisor as `python3 worker.py CODE HANDLER`. Uses on
 of libsandbar_function, and runs on Python 3.9 and later.
 """
 
-import ctypes
 import gc
 import importlib.util
 import os
 import sys
 import traceback
 
+_STATUS = 6  # the pipe on which the supervisor hears of the worker
+
+
+def _give_up_without_library(reason):
+    """Tells why there will be no worker, where the library that usually does so cannot be loaded."""
+    print(reason, file=sys.stderr, flush=True)
+    try:
+        os.write(_STATUS, reason.encode("utf-8", "replace"))
+    finally:
+        os._exit(1)
+
+
+if sys.version_info < (3, 9):
+    _give_up_without_library("this is Python %d.%d; 3.9 or later is needed" % sys.version_info[:2])
+try:
+    import ctypes
+except ImportError as error:
+    _give_up_without_library(f"this Python has no ctypes, which is needed: {error}")
+
 _LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libsandbar_function.so")
 
 
 def _load_library():
     # PyDLL keeps the interpreter's lock: between the hooks around a fork no other code may run.
-    library = ctypes.PyDLL(_LIBRARY)
+    try:
+        library = ctypes.PyDLL(_LIBRARY)
+    except OSError as error:
+        _give_up_without_library(
+            f"this Python cannot load {_LIBRARY}, which needs the GNU C library, as in images based on Debian: {error}"
+        )
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     size_out = ctypes.POINTER(ctypes.c_size_t)
     signatures = {

@@ -1,5 +1,6 @@
 //! Copying a tree of regular files and directories by descriptors, within limits.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +14,9 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::fsync;
 
 use super::{BundleError, BundleLimits, LEFT_OUT};
+use crate::archive::path;
 
+/// Any of these makes a file a program.
 const EXECUTE_BITS: u32 = 0o111;
 
 /// What identifies a directory on this host, whatever path led to it.
@@ -60,12 +63,16 @@ impl Copy<'_> {
         if depth > self.limits.depth {
             return Err(too_many(&pair.from_path, self.limits.depth as u64, "directories inside each other"));
         }
+        // Names that other systems take for one are not both taken, as in an archive.
+        let mut folded = HashMap::new();
         for name in self.names(&pair)? {
-            let text = name
-                .to_str()
-                .map_err(|_| BundleError::NotUtf8 { path: pair.from_path.join(name.to_string_lossy().as_ref()) })?;
-            if depth == 0 && LEFT_OUT.contains(&text) {
+            let shown = || pair.from_path.join(name.to_string_lossy().as_ref()).to_string_lossy().into_owned();
+            if depth == 0 && LEFT_OUT.iter().any(|left_out| left_out.as_bytes() == name.to_bytes()) {
                 continue;
+            }
+            let text = path::name(name.to_bytes()).map_err(|problem| BundleError::Path { path: shown(), problem })?;
+            if let Some(other) = folded.insert(path::folded(text), text.to_owned()) {
+                return Err(BundleError::Twins { path: shown(), other });
             }
             self.entry(&pair, text, depth)?;
         }
@@ -124,7 +131,7 @@ impl Copy<'_> {
     ) -> Result<(), BundleError> {
         let room = self.limits.file_bytes.min(self.limits.total_bytes.saturating_sub(self.bytes));
         let unwritable = |source: io::Error| BundleError::Write { path: destination.path.clone(), source };
-        let mut to = destination.create().map_err(unwritable)?;
+        let mut to = create(destination.directory, destination.name).map_err(unwritable)?;
         // The size that was seen is a promise that a file which is being written does not keep: what counts is what
         // was copied.
         let copied = io::copy(&mut from.take(room.saturating_add(1)), &mut to).map_err(unwritable)?;
@@ -135,8 +142,7 @@ impl Copy<'_> {
             return Err(too_many(from_path, self.limits.total_bytes, "bytes in all"));
         }
         self.bytes += copied;
-        let mode = if opened.st_mode & EXECUTE_BITS == 0 { 0o644 } else { 0o755 };
-        finish(&to, mode).map_err(unwritable)
+        finish(&to, file_mode(opened.st_mode)).map_err(unwritable)
     }
 }
 
@@ -147,11 +153,10 @@ struct Destination<'d> {
     path: PathBuf,
 }
 
-impl Destination<'_> {
-    fn create(&self) -> io::Result<File> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(File::from(openat(self.directory, self.name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
-    }
+/// A file that was not there.
+pub(super) fn create(directory: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
 }
 
 fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
@@ -159,13 +164,18 @@ fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     openat(parent, name, directory_flags(), Mode::empty())
 }
 
+/// The mode that a file of this mode has in a bundle.
+pub(super) fn file_mode(mode: libc::mode_t) -> libc::mode_t {
+    if mode & EXECUTE_BITS == 0 { 0o644 } else { 0o755 }
+}
+
 /// Sets the mode, whatever the process's umask is, and has the contents written to the disk.
-fn finish(fd: &impl AsFd, mode: libc::mode_t) -> io::Result<()> {
+pub(super) fn finish(fd: &impl AsFd, mode: libc::mode_t) -> io::Result<()> {
     fchmod(fd, Mode::from_bits_truncate(mode))?;
     Ok(fsync(fd)?)
 }
 
-fn refuse_special(stat: &FileStat, path: &Path) -> Result<(), BundleError> {
+pub(super) fn refuse_special(stat: &FileStat, path: &Path) -> Result<(), BundleError> {
     let kind = match kind(stat) {
         SFlag::S_IFREG | SFlag::S_IFDIR => return Ok(()),
         SFlag::S_IFLNK => "a symbolic link",
@@ -177,7 +187,7 @@ fn refuse_special(stat: &FileStat, path: &Path) -> Result<(), BundleError> {
     Err(BundleError::Kind { path: path.to_owned(), kind })
 }
 
-fn kind(stat: &FileStat) -> SFlag {
+pub(super) fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 

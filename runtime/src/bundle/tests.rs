@@ -58,7 +58,6 @@ fn files_are_copied_with_masked_modes() {
     fs::create_dir_all(host.source.join("lib/inner/empty")).unwrap();
     fs::write(host.source.join("lib/inner/data"), vec![7; 300_000]).unwrap();
     fs::write(host.source.join("run"), "#!/bin/sh\n").unwrap();
-    fs::write(host.source.join("Run"), "another, as names differ in case").unwrap();
     set_mode(&host.source.join("run"), 0o6711);
     set_mode(&host.source.join("hello.py"), 0o600);
     set_mode(&host.source.join("lib"), 0o700);
@@ -68,7 +67,7 @@ fn files_are_copied_with_masked_modes() {
     let copy = |path: &str| installed.directory.join(path);
     assert_eq!(fs::read(copy("lib/inner/data")).unwrap(), vec![7; 300_000]);
     assert_eq!(fs::read_to_string(copy("hello.py")).unwrap(), "hello");
-    assert!(copy("lib/inner/empty").is_dir() && copy("Run").is_file());
+    assert!(copy("lib/inner/empty").is_dir());
     assert_eq!([mode(&copy("run")), mode(&copy("hello.py"))], [0o755, 0o644]);
     assert_eq!([mode(&copy("lib")), mode(&copy(""))], [0o755, 0o755]);
     assert_eq!(host.names(), ["a"]);
@@ -114,7 +113,7 @@ fn a_name_that_is_not_utf8_is_refused() {
 #[test]
 fn every_limit_is_kept() {
     let host = Host::new();
-    let limits = BundleLimits { entries: 4, depth: 2, file_bytes: 10, total_bytes: 15 };
+    let limits = BundleLimits { entries: 4, depth: 2, file_bytes: 10, total_bytes: 15, ..BundleLimits::default() };
     fs::create_dir_all(host.source.join("a/b")).unwrap();
     fs::write(host.source.join("a/b/ten"), "0123456789").unwrap();
     assert!(stage(&host.source, &host.applications, &limits).is_ok(), "all limits are just reached");
@@ -204,11 +203,23 @@ fn the_hosts_own_state_cannot_be_deployed_into_itself() {
 }
 
 #[test]
-fn a_source_that_is_no_directory_is_an_error_with_its_path() {
+fn a_source_that_is_neither_directory_nor_archive_is_refused() {
     let host = Host::new();
-    for source in ["hello.py", "nowhere"] {
-        let source = host.source.join(source);
-        let error = stage(&source, &host.applications, &BundleLimits::default()).unwrap_err();
-        assert!(error.to_string().contains(source.to_str().unwrap()), "{error}");
+    nix::unistd::mkfifo(&host.source.join("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for (source, why) in [("hello.py", "this is no archive"), ("nowhere", "cannot read"), ("pipe", "a named pipe")] {
+        let error = stage(&host.source.join(source), &host.applications, &BundleLimits::default()).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    assert_eq!(host.names(), [""; 0]);
+}
+
+#[test]
+fn names_that_are_one_elsewhere_or_mislead_are_refused() {
+    let host = Host::new();
+    for (name, why) in [("Hello.py", "differ in case only"), ("a\nb", "a control character"), ("e\u{301}", "NFC")] {
+        fs::write(host.source.join(name), "").unwrap();
+        let error = host.refused(&BundleLimits::default());
+        assert!(error.contains(why), "{error}");
+        fs::remove_file(host.source.join(name)).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use super::CeilingError;
 use crate::bundle::BundleError;
 use crate::manifest::ManifestError;
 use crate::python::PythonError;
+use crate::rootfs::RootfsError;
 use crate::sandbox::SandboxError;
 
 /// Why a host agent could not start.
@@ -35,8 +36,8 @@ pub enum StartError {
 /// Why an application was not deployed. What ran before runs on.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
-    /// The folder cannot be taken as a bundle.
-    #[error("the folder is not deployed")]
+    /// The folder or archive cannot be taken as a bundle.
+    #[error("the application is not deployed")]
     Bundle(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The manifest is wrong.
     #[error(transparent)]
@@ -47,6 +48,9 @@ pub enum DeployError {
     /// The host has no Python that can be used.
     #[error("the application has functions in Python")]
     Python(#[from] PythonError),
+    /// The root file system that the manifest names cannot be used.
+    #[error("the application's own root file system cannot be used")]
+    Rootfs(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No room for another application.
     #[error("the host has {0} applications, and takes no more")]
     Full(usize),
@@ -64,6 +68,12 @@ pub enum DeployError {
 impl From<BundleError> for DeployError {
     fn from(error: BundleError) -> Self {
         Self::Bundle(Box::new(error))
+    }
+}
+
+impl From<RootfsError> for DeployError {
+    fn from(error: RootfsError) -> Self {
+        Self::Rootfs(Box::new(error))
     }
 }
 

@@ -9,8 +9,8 @@ use super::document::{At, Plain, PlainFunction};
 use super::problem::{Problems, did_you_mean};
 use super::quantity::{show_time, time};
 use super::{
-    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, Runtime, Target,
-    code, limits,
+    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, Rootfs, Runtime,
+    Target, code, limits,
 };
 
 /// The time-out of a function that names none.
@@ -35,12 +35,13 @@ pub(super) fn application(plain: &Plain, dir: Option<&Path>, problems: &mut Prob
     let entry = entry(plain, problems);
     let calls = calls(plain, problems);
     let callers = callers(plain, problems);
+    let rootfs = plain.rootfs.as_ref().and_then(|rootfs| checked_rootfs(rootfs, dir, problems));
     let limits = limits::limits(&plain.limits, plain.functions.len(), problems);
     let network = network(plain.network.as_ref(), problems);
     let function = |(plain, next)| function(plain, next, &limits, dir, problems);
     let functions: Vec<_> = plain.functions.iter().zip(next).filter_map(function).collect();
     let complete = functions.len() == plain.functions.len();
-    complete.then_some(Application { name: name?, entry: entry?, functions, calls, callers, network, limits })
+    complete.then_some(Application { name: name?, entry: entry?, functions, calls, callers, network, rootfs, limits })
 }
 
 fn network(written: Option<&At<String>>, problems: &mut Problems<'_>) -> Network {
@@ -129,6 +130,14 @@ fn callers(plain: &Plain, problems: &mut Problems<'_>) -> BTreeSet<Name> {
         }
     }
     callers
+}
+
+fn checked_rootfs(written: &At<String>, dir: Option<&Path>, problems: &mut Problems<'_>) -> Option<Rootfs> {
+    let looked_at = Rootfs::parse(&written.value).and_then(|rootfs| match dir {
+        Some(dir) => rootfs.look(dir).map(|()| rootfs),
+        None => Ok(rootfs),
+    });
+    looked_at.map_err(|why| problems.at(&written.span, format_args!("rootfs `{}` {why}", written.value))).ok()
 }
 
 fn is_own_name(name: &Name, plain: &Plain) -> bool {

@@ -65,7 +65,7 @@ pub(super) fn look(dir: &Path, path: &Path, runtime: Runtime) -> Result<(), Stri
 }
 
 /// A bundle holds no symbolic link, so that none in the path may be relied upon.
-fn refuse_links(dir: &Path, path: &Path) -> Result<(), String> {
+pub(super) fn refuse_links(dir: &Path, path: &Path) -> Result<(), String> {
     let mut at = dir.to_path_buf();
     for component in path.components() {
         at.push(component);

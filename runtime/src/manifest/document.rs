@@ -24,6 +24,7 @@ pub(super) struct Plain {
     /// Names of other applications.
     pub(super) callers: Vec<At<String>>,
     pub(super) network: Option<At<String>>,
+    pub(super) rootfs: Option<At<String>>,
     pub(super) limits: PlainLimits,
     /// In the order of the text.
     pub(super) functions: Vec<PlainFunction>,
@@ -55,7 +56,7 @@ pub(super) struct PlainFunction {
     pub(super) limits: PlainLimits,
 }
 
-const TOP_FIELDS: [&str; 7] = ["name", "entry", "calls", "callers", "network", "limits", "functions"];
+const TOP_FIELDS: [&str; 8] = ["name", "entry", "calls", "callers", "network", "rootfs", "limits", "functions"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
 const FUNCTION_FIELDS: [&str; 7] = ["runtime", "code", "handler", "timeout", "content_format", "next", "limits"];
 const FUNCTION_LIMITS_FIELDS: [&str; 3] = ["memory", "processes", "cpus"];
@@ -86,6 +87,7 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
             problems,
         ),
         network: text_field(table, "network", "\"host\"", problems),
+        rootfs: text_field(table, "rootfs", "\"oci:image\"", problems),
         limits,
         functions: read_functions(table, problems),
     };

@@ -118,7 +118,7 @@ fn place_of(text: &str, offset: usize) -> Place {
 
 /// "; did you mean `memory`?", if one of the right names is near enough to what was written to be what was meant, and
 /// nothing otherwise.
-pub(super) fn did_you_mean<'n>(written: &str, right: impl IntoIterator<Item = &'n str>) -> String {
+pub(crate) fn did_you_mean<'n>(written: &str, right: impl IntoIterator<Item = &'n str>) -> String {
     // No name that is right is this long, and to compare costs quadratic time.
     if written.len() > WRITTEN_BYTES_MAX {
         return String::new();

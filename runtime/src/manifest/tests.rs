@@ -80,7 +80,7 @@ fn what_is_not_said_has_the_documented_default() {
     assert_eq!(application.limits.cpus, 1.0);
     assert_eq!(application.limits.payload_bytes, 16 << 20);
     assert_eq!(application.limits.spin, Duration::ZERO);
-    assert!(application.calls.is_empty() && application.callers.is_empty());
+    assert!(application.calls.is_empty() && application.callers.is_empty() && application.rootfs.is_none());
 }
 
 /// A manifest of one function, with more lines before it, which belong to the application.
@@ -166,10 +166,9 @@ fn an_unknown_field_is_refused_with_its_place_and_the_nearest_right_name() {
         "sandbar.toml:5:1: unknown field `handlr`; did you mean `handler`?\n\
          sandbar.toml:7:1: unknown field `memmory`; did you mean `memory`?"
     );
-    assert!(
-        problems(&one("[nonsense]\n"))
-            .contains("unknown field `nonsense`; known here: name, entry, calls, callers, network, limits, functions")
-    );
+    assert!(problems(&one("[nonsense]\n")).contains(
+        "unknown field `nonsense`; known here: name, entry, calls, callers, network, rootfs, limits, functions"
+    ));
 }
 
 #[test]
@@ -386,6 +385,37 @@ fn code_that_is_no_regular_file_of_the_folder_is_refused() {
     assert!(load_error(dir.path()).contains("is not a regular file"));
     fs::write(dir.path().join(FILE_NAME), one("").replace("f.py", "target/f.py")).unwrap();
     assert!(load_error(dir.path()).contains("is in `target/`, which is not deployed"));
+}
+
+#[test]
+fn a_root_file_system_is_in_the_folder_and_what_it_should_be() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("f.py"), "").unwrap();
+    fs::create_dir_all(dir.path().join("image/root")).unwrap();
+    fs::create_dir(dir.path().join("target")).unwrap();
+    symlink("image", dir.path().join("link")).unwrap();
+    let write = |rootfs: &str| {
+        fs::write(dir.path().join(FILE_NAME), with_top(&format!("rootfs = \"{rootfs}\"\n"))).unwrap();
+    };
+    for (rootfs, why) in [
+        ("images", "does not exist in the application's folder; did you mean `image`?"),
+        ("image/rot", "does not exist in the application's folder; did you mean `root`?"),
+        ("link/root", "leads over a symbolic link"),
+        ("f.py", "is not a directory"),
+        ("target", "is in `target/`, which is not deployed"),
+        ("oci:image", "cannot be used: cannot read oci-layout of the image: "),
+        ("../image", "has a `..`"),
+    ] {
+        write(rootfs);
+        let found = load_error(dir.path());
+        assert!(found.contains(&format!("10: rootfs `{rootfs}` {why}")), "{found}");
+    }
+    for rootfs in ["image/root", "/not/on/this/host", "oci:/not/on/this/host:tag"] {
+        write(rootfs);
+        assert_eq!(Application::load(dir.path()).unwrap().rootfs.unwrap().to_string(), rootfs);
+    }
+    assert!(problems(&with_top("rootfs = 1\n")).contains("`rootfs` must be a string such as \"oci:image\""));
+    assert!(problems(&with_top("rootsf = \"image\"\n")).contains("did you mean `rootfs`?"));
 }
 
 #[test]

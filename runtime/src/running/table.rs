@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
+use super::silence::Silence;
 use crate::call::{Answer, Hop};
 
 /// Ended calls whose origin is still known, for requests of functions that run on after the answer was given.
@@ -14,6 +15,8 @@ const ENDED_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) answer: oneshot::Sender<Answer>,
+    /// The function that was called.
+    pub(super) function: usize,
     pub(super) began_ns: u64,
     pub(super) deadline_ns: u64,
     /// How many calls from one application into another led to this one.
@@ -37,6 +40,7 @@ pub(super) struct Calls {
     pending: HashMap<u64, Pending>,
     /// Calls that came from other applications and have ended, oldest first, with their depth.
     ended: VecDeque<(u64, u32)>,
+    pub(super) silence: Silence,
 }
 
 impl Calls {
@@ -84,7 +88,7 @@ mod tests {
 
     fn pending(depth: u32) -> Pending {
         let (answer, _) = oneshot::channel();
-        Pending { answer, began_ns: 0, deadline_ns: 9, depth, hops: Vec::new(), traced: false }
+        Pending { answer, function: 0, began_ns: 0, deadline_ns: 9, depth, hops: Vec::new(), traced: false }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! What of the host a sandbox sees, and how its workers are started.
+//!
+//! With a root file system of its own an application sees no system directory or setting of the host: only devices, its own files,
+//! what workers load, and what [`files`] says.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sandbar_supervisor::identity::{Network, ResourceLimits};
-use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program, Renewal};
+use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program};
 
-use crate::inside::{DIRECTORY_INSIDE, Inside, PYTHON_WORKER_NAME};
-use crate::manifest::{Application, FunctionLimits, Runtime};
-use crate::python::Python;
+use crate::inside::{DIRECTORY_INSIDE, PYTHON_WORKER_NAME};
+use crate::manifest::{Application, Function, FunctionLimits, Runtime};
+use crate::sandbox::{Grounds, Specification};
 
 /// Where a sandbox sees its application's files.
 const APPLICATION_INSIDE: &str = "/app";
@@ -23,17 +26,54 @@ const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random"
 /// The share of an application's memory that its temporary files may take.
 const TMP_SHARE: u64 = 4;
 
-/// Plans the sandbox of an application whose files are in `directory`.
-pub(super) fn plan(
-    application: &Application,
-    directory: &Path,
-    inside: &Inside,
-    python: Option<&Python>,
-    mount_point: &Path,
-    renewal: Renewal,
-) -> Plan {
+/// Plans a sandbox.
+pub(super) fn plan(specification: &Specification, grounds: &Grounds) -> Plan {
+    let application = &specification.application;
     let mut binds = Vec::new();
     let mut links = Vec::new();
+    if specification.rootfs.is_none() {
+        show_system(&mut binds, &mut links);
+    }
+    if application.network == Network::Host {
+        binds.extend(bind(Path::new(RESOLVER), false));
+    }
+    binds.extend(DEVICES.iter().filter_map(|path| bind(Path::new(path), true)));
+    if let Some(python) = &specification.python {
+        binds.extend(python.directories.iter().filter_map(|directory| bind(directory, false)));
+    }
+    binds.push(Bind { source: grounds.inside.directory.clone(), target: DIRECTORY_INSIDE.into(), device: false });
+    binds.push(Bind { source: specification.directory.clone(), target: APPLICATION_INSIDE.into(), device: false });
+    for (at, to) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
+        links.push((Path::new("/dev").join(at), format!("/proc/self/fd{to}").into()));
+    }
+    let interpreter = specification.python.as_ref().map(|python| python.executable.as_path());
+    let functions = application.functions.iter().map(|function| FunctionPlan {
+        name: function.name.as_str().to_owned(),
+        program: program(function, interpreter),
+        timeout: function.timeout,
+        memory_limit: memory_limit(function, application),
+        own_group: function.limits != FunctionLimits::default(),
+    });
+    Plan {
+        application: application.name.as_str().to_owned(),
+        mount_point: grounds.mount_point.clone(),
+        own_root: specification.rootfs.is_some(),
+        binds,
+        links,
+        files: files(application),
+        tmp_bytes: application.limits.memory_bytes / TMP_SHARE,
+        network: application.network,
+        renewal: grounds.renewal,
+        resources: ResourceLimits {
+            processes: application.limits.processes.into(),
+            file_bytes: application.limits.memory_bytes,
+        },
+        functions: functions.collect(),
+    }
+}
+
+/// The host's programs and libraries, and what they need.
+fn show_system(binds: &mut Vec<Bind>, links: &mut Vec<(PathBuf, PathBuf)>) {
     for path in SYSTEM.map(Path::new) {
         match fs::read_link(path) {
             Ok(to) => links.push((path.to_owned(), to)),
@@ -41,48 +81,11 @@ pub(super) fn plan(
         }
     }
     binds.extend(SETTINGS.iter().filter_map(|path| bind(Path::new(path), false)));
-    if application.network == Network::Host {
-        binds.extend(bind(Path::new(RESOLVER), false));
-    }
-    binds.extend(DEVICES.iter().filter_map(|path| bind(Path::new(path), true)));
-    if let Some(python) = python {
-        binds.extend(python.directories.iter().filter_map(|directory| bind(directory, false)));
-    }
-    binds.push(Bind { source: inside.directory.clone(), target: DIRECTORY_INSIDE.into(), device: false });
-    binds.push(Bind { source: directory.to_owned(), target: APPLICATION_INSIDE.into(), device: false });
-    for (at, to) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
-        links.push((Path::new("/dev").join(at), format!("/proc/self/fd{to}").into()));
-    }
-    Plan {
-        application: application.name.as_str().to_owned(),
-        mount_point: mount_point.to_owned(),
-        binds,
-        links,
-        files: files(application),
-        tmp_bytes: application.limits.memory_bytes / TMP_SHARE,
-        network: application.network,
-        renewal,
-        resources: ResourceLimits {
-            processes: application.limits.processes.into(),
-            file_bytes: application.limits.memory_bytes,
-        },
-        functions: application
-            .functions
-            .iter()
-            .map(|function| FunctionPlan {
-                name: function.name.as_str().to_owned(),
-                program: program(function, python),
-                timeout: function.timeout,
-                memory_limit: memory_limit(function, application),
-                own_group: function.limits != FunctionLimits::default(),
-            })
-            .collect(),
-    }
 }
 
 /// What is said of a function that has exceeded its memory. Where it has a limit of its own, the kernel does not tell which of the two
 /// it was.
-fn memory_limit(function: &crate::manifest::Function, application: &Application) -> String {
+fn memory_limit(function: &Function, application: &Application) -> String {
     let whole = application.limits.memory_bytes >> 20;
     match function.limits.memory_bytes {
         None => format!("the application's limit is {whole} MiB"),
@@ -90,13 +93,13 @@ fn memory_limit(function: &crate::manifest::Function, application: &Application)
     }
 }
 
-fn program(function: &crate::manifest::Function, python: Option<&Python>) -> Program {
+fn program(function: &Function, interpreter: Option<&Path>) -> Program {
     let code = Path::new(APPLICATION_INSIDE).join(&function.code);
     match function.runtime {
         Runtime::Native => Program::Native { path: code },
         Runtime::Executable => Program::Executable { path: code },
         Runtime::Python3 => Program::Python {
-            interpreter: python.map_or_else(|| PathBuf::from("/usr/bin/python3"), |python| python.executable.clone()),
+            interpreter: interpreter.unwrap_or(Path::new("/usr/bin/python3")).to_owned(),
             worker: Path::new(DIRECTORY_INSIDE).join(PYTHON_WORKER_NAME),
             code,
             handler: function.handler.clone(),
@@ -109,6 +112,8 @@ fn bind(path: &Path, device: bool) -> Option<Bind> {
     path.exists().then(|| Bind { source: path.to_owned(), target: path.to_owned(), device })
 }
 
+/// Small files, also in place of those that an image has: its users exist nowhere else, and must not lend workers and calls their
+/// names.
 fn files(application: &Application) -> Vec<(PathBuf, String)> {
     let name = application.name.as_str();
     let names = if application.network == Network::Host { "files dns" } else { "files" };

@@ -16,7 +16,7 @@ use sandbar_function::worker::Worker;
 
 use crate::memory::MemoryKills;
 use crate::protocol::FunctionPlan;
-use crate::spawn::environment;
+use crate::spawn::{environment, why_not_run};
 
 /// Bytes of standard error that are kept to find the diagnostic in.
 const DIAGNOSTIC_BYTES_MAX: usize = 512;
@@ -45,7 +45,9 @@ pub(crate) fn serve(
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
                 instance.refuse(served, &format!("no room for the process of {}", path.display()));
             }
-            Err(error) => instance.fail(served, &format!("cannot run {}: {error}", path.display())),
+            Err(error) => {
+                instance.fail(served, &format!("cannot run {}: {}", path.display(), why_not_run(path, &error)));
+            }
         }
     }
     instance.exit()

@@ -54,8 +54,12 @@ pub fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
-    let Received { record: plan, descriptors, .. } = receive::<Plan>(agent.as_fd())?;
+    let Received { record: plan, mut descriptors, .. } = receive::<Plan>(agent.as_fd())?;
     let groups = receive_groups(agent.as_fd(), &plan)?;
+    if plan.own_root && descriptors.is_empty() {
+        return Err("the plan comes without its root file system".into());
+    }
+    let own_root = plan.own_root.then(|| descriptors.remove(0));
     identity::leave_host(plan.network)?;
     if let Some(pid) = fork_first_process()? {
         return Ok(send(agent.as_fd(), &Event::Forked { pid }, &[])?);
@@ -63,7 +67,7 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     prctl::set_name(c"sandbar-super")?;
     let null = std::fs::File::open("/dev/null")?.into();
     identity::name_host(&plan.application, plan.network)?;
-    root::enter(&plan)?;
+    root::enter(&plan, own_root)?;
     identity::enter_user_namespace()?;
     send(agent.as_fd(), &Event::Created, &[])?;
     let Received { descriptors: entries, .. } = receive::<Go>(agent.as_fd())?;

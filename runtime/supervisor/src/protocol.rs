@@ -32,18 +32,23 @@ use crate::identity::{Network, ResourceLimits};
 pub const RECORD_BYTES_MAX: usize = 128 << 10;
 /// Descriptors that come with a plan besides one log pipe for each function.
 pub const PLAN_DESCRIPTORS: usize = 6;
+/// One more, if the sandbox has a root file system of its own.
+const OWN_ROOT_DESCRIPTORS: usize = 1;
 /// Descriptors in a record at most.
-const DESCRIPTORS_MAX: usize = PLAN_DESCRIPTORS + 64;
+const DESCRIPTORS_MAX: usize = OWN_ROOT_DESCRIPTORS + PLAN_DESCRIPTORS + 64;
 
-/// All a supervisor needs to make its sandbox. With it come the descriptors: the segment, the agent's eventfd, the trace
-/// socket, the eventfd that wakes the supervisor, the kernel's count of kills for want of memory, the sandbox's own log pipe, and one log
-/// pipe for each function in order. A [`FunctionGroup`] follows for each function that has one.
+/// All a supervisor needs to make its sandbox. With it come the descriptors: with a root file system of its own, a mount of that
+/// which is attached nowhere yet; the segment, the agent's eventfd, the trace socket, the eventfd that wakes the supervisor, the kernel's
+/// count of kills for want of memory, the sandbox's own log pipe, and one log pipe for each function in order. A [`FunctionGroup`] follows for
+/// each function that has one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The application's name, which becomes the sandbox's host name.
     pub application: String,
     /// An empty directory of the host over which the sandbox's root is built, unseen by the host.
     pub mount_point: PathBuf,
+    /// Whether the root lies over a file system that comes with the plan, instead of over nothing.
+    pub own_root: bool,
     /// What of the host is seen inside, read-only.
     pub binds: Vec<Bind>,
     /// Symbolic links in the root: where, and what they say.

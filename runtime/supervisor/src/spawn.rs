@@ -1,9 +1,10 @@
 //! Starting a worker's process.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -213,6 +214,15 @@ fn execute(arguments: &[&Path], function: &str) -> io::Result<Infallible> {
     restore_broken_pipe_signal()?;
     let program = arguments.first().ok_or(io::ErrorKind::InvalidInput)?;
     execve(program, &arguments, &environment).map_err(|errno| {
-        io::Error::other(format!("cannot run {}: {}", program.to_string_lossy(), io::Error::from(errno)))
+        let path = Path::new(OsStr::from_bytes(program.as_bytes()));
+        io::Error::other(format!("cannot run {}: {}", path.display(), why_not_run(path, &errno.into())))
     })
+}
+
+/// The kernel's word for a missing interpreter is the same as for a missing program.
+pub(crate) fn why_not_run(program: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound && program.exists() {
+        return "the loader or interpreter that it names is not in the sandbox's root file system".to_owned();
+    }
+    error.to_string()
 }

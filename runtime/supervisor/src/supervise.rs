@@ -94,7 +94,7 @@ impl Supervisor {
             temporary,
             dying: Vec::new(),
             overdue: Overdue::new(),
-            audit: Audit::new(bus.slots().len(), functions.len()),
+            audit: Audit::new(bus, functions.len()),
             timeout_max: functions.iter().map(|function| function.timeout).max().unwrap_or_default() + TIMEOUT_SLACK,
             busy_at,
             gave_back: true,
@@ -120,8 +120,10 @@ impl Supervisor {
             self.reap();
             self.bury();
             self.enforce_deadlines();
-            if self.audit() && self.event_is_filled() {
-                return Err(io::Error::other("somebody has filled the event that wakes the agent"));
+            if self.audit()
+                && let Some(damage) = self.damage()
+            {
+                return Err(io::Error::other(damage));
             }
             self.keep_workers();
         }

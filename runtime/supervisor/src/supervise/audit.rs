@@ -10,7 +10,8 @@
 //! | done, for long | it runs on | it is killed |
 //! | waits, and so do messages, for long | it does not take them | all that say so are killed |
 //!
-//! So is the event that wakes the agent: when somebody has filled it, the sandbox is ended and made again.
+//! So are the words of the segment that never change, and the event that wakes the agent, which nobody should fill: on damage, the sandbox
+//! is ended and made again.
 //!
 //! An honest instance never meets any of this. One that lies lives no longer than [`PATIENCE`] or the application's longest time-out, or
 //! until a message has waited [`STALL_MAX`], or, if it gives its slot away, until the next call that is served there has ended; meanwhile it
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::slot::{Phase, SlotState};
 
@@ -46,6 +48,8 @@ pub(super) struct Audit {
     /// By function: since when messages and instances both wait.
     stalled_since: Vec<Option<Instant>>,
     again_at: Instant,
+    /// What the segment said of itself before any code of the application ran.
+    constants: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +59,11 @@ struct Seen {
 }
 
 impl Audit {
-    pub(super) fn new(slots: usize, functions: usize) -> Self {
+    pub(super) fn new(bus: &Bus, functions: usize) -> Self {
         let now = Instant::now();
         Self {
-            seen: vec![Seen { state: None, since: now }; slots],
+            constants: bus.constants(),
+            seen: vec![Seen { state: None, since: now }; bus.slots().len()],
             stalled_since: vec![None; functions],
             again_at: now + EVERY,
         }
@@ -82,11 +87,15 @@ impl Supervisor {
         true
     }
 
-    /// Whether writing to the event that wakes the agent would block its writer. The agent never reads it, so that somebody inside has
-    /// filled it, on purpose: who answers after that might wait for ever.
-    pub(super) fn event_is_filled(&self) -> bool {
+    /// What somebody inside has done, on purpose, to what all processes of the sandbox share: no call may be answered after that.
+    pub(super) fn damage(&self) -> Option<&'static str> {
+        if self.bus.constants() != self.audit.constants {
+            return Some("somebody has overwritten the message memory");
+        }
+        // The agent never reads the event; filled, it makes who answers wait for ever.
         let mut event = [PollFd::new(self.outlets.out_event.as_fd(), PollFlags::POLLOUT)];
-        poll(&mut event, PollTimeout::ZERO) == Ok(0)
+        let filled = poll(&mut event, PollTimeout::ZERO) == Ok(0);
+        filled.then_some("somebody has filled the event that wakes the agent")
     }
 
     fn audit_slot(&mut self, slot: usize, now: Instant) {
