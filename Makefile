@@ -1,23 +1,27 @@
 # Sandbar: what can be made. `make` lists it.
 SHELL := /bin/sh
 PREFIX ?= /usr/local
+UNITS ?= /etc/systemd/system
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BENCHES := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
-.PHONY: help build examples demo test model miri soak check bench bench-bus install clean
+.PHONY: help build examples demo test model miri test-cgroup2 soak many check bench bench-bus install install-systemd clean
 
 help:
-	@echo "make demo       build, and show a host at work: chains, pictures, and what is refused (as root)"
-	@echo "make test       install what the tests need, and run all of them (as root)"
-	@echo "make check      formatting and lints, all warnings as errors"
-	@echo "make soak       100 million messages over processes that are killed, 10 million rounds beside a hostile one"
-	@echo "make bench      measure, beside floors, on this machine (as root)"
-	@echo "make bench-bus  measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
-	@echo "make build      the command, in $(TARGET)/release/sandbar"
-	@echo "make install    the command, to $(PREFIX)/bin"
-	@echo "make clean      remove what was built"
+	@echo "make demo             build, and show a host at work: chains, pictures, and what is refused (as root)"
+	@echo "make test             install what the tests need, and run all of them (as root)"
+	@echo "make test-cgroup2     limits, and the service for systemd, on control groups v2, in virtual machines (as root)"
+	@echo "make check            formatting and lints, all warnings as errors"
+	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 3,000 kills (as root)"
+	@echo "make many             500 sandboxes side by side, killed and started again (as root)"
+	@echo "make bench            measure, beside floors, on this machine (as root)"
+	@echo "make bench-bus        measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
+	@echo "make build            the command, in $(TARGET)/release/sandbar"
+	@echo "make install          the command, to $(PREFIX)/bin"
+	@echo "make install-systemd  the command, and a service for systemd, to $(UNITS)"
+	@echo "make clean            remove what was built"
 
 build:
 	@sh scripts/setup.sh build
@@ -42,11 +46,21 @@ model:
 miri:
 	@bash scripts/miri.sh
 
+test-cgroup2:
+	@sh scripts/setup.sh build
+	@bash scripts/cgroup2.sh
+
 soak:
 	@sh scripts/setup.sh build
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
+	sh examples/build.sh
+	SANDBAR_SOAK=1 cargo test --release --locked --test drills -- --nocapture
+
+# Hundreds of sandboxes at once; a few dozen of them are a part of `make test`.
+many: examples
+	SANDBAR_MANY=500 cargo test --release --locked --test drills many -- --nocapture
 
 check:
 	cargo fmt --all --check
@@ -64,6 +78,12 @@ bench-bus:
 
 install: build
 	install -D -m 755 $(TARGET)/release/sandbar $(DESTDIR)$(PREFIX)/bin/sandbar
+
+install-systemd: install
+	install -d $(DESTDIR)$(UNITS)
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' packaging/sandbar.service >$(DESTDIR)$(UNITS)/sandbar.service
+	chmod 644 $(DESTDIR)$(UNITS)/sandbar.service
+	@echo "now: systemctl daemon-reload && systemctl enable --now sandbar"
 
 clean:
 	cargo clean

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build   a C compiler and linker, and Python for functions in Python
 #   scripts/setup.sh test    what the tests drive Sandbar with as well: libcoap's client, aiocoap, strace
+#   scripts/setup.sh cgroup2 what runs a virtual machine with control groups v2
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -30,6 +31,13 @@ if [ "$what" = test ]; then
     need zstd zstd
     # Debian's Python comes without the module that fills a virtual environment with pip.
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+fi
+
+if [ "$what" = cgroup2 ]; then
+    need qemu-system-x86_64 qemu-system-x86
+    need busybox busybox
+    need cpio cpio
+    need strip binutils
 fi
 
 if [ -n "$packages" ]; then

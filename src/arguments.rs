@@ -66,7 +66,7 @@ fn alone(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 #[derive(Debug, Args)]
 pub(crate) struct HostSocket {
     /// The host agent's management socket
-    #[arg(long, value_name = "PATH", env = "SANDBAR_SOCKET", default_value = "/run/sandbar.sock")]
+    #[arg(long, value_name = "PATH", env = "SANDBAR_SOCKET", default_value = "/run/sandbar/sandbar.sock")]
     pub(crate) socket: PathBuf,
 }
 

@@ -39,25 +39,11 @@ impl LogsArguments {
         let client = self.host.client();
         let mut records = client.logs(&application, function.as_deref(), self.follow).await?;
         while let Some(record) = records.next().await? {
-            let line = if self.json { plain_json(&record)? } else { readable(&record) };
+            let line = if self.json { output::json_line(&record)? } else { readable(&record) };
             output::line(&line)?;
         }
         Ok(())
     }
-}
-
-/// As JSON that steers no terminal either: JSON itself leaves the control characters beyond ASCII as they are.
-fn plain_json(record: &LogRecord) -> serde_json::Result<String> {
-    let json = serde_json::to_string(record)?;
-    let mut plain = String::with_capacity(json.len());
-    for letter in json.chars() {
-        if letter.is_control() {
-            plain.push_str(&format!("\\u{:04x}", u32::from(letter)));
-        } else {
-            plain.push(letter);
-        }
-    }
-    Ok(plain)
 }
 
 fn readable(record: &LogRecord) -> String {
@@ -83,10 +69,6 @@ mod tests {
             text: "21.5\u{1b}[0m".into(),
         };
         assert_eq!(readable(&record), "1970-01-01T00:00:01.001Z average: 21.5\\u{1b}[0m");
-        record.text = "a\u{9b}31m\u{7f}b".into();
-        let json = plain_json(&record).expect("JSON");
-        assert!(json.contains("a\\u009b31m\\u007fb"), "{json}");
-        assert!(json.chars().all(|letter| !letter.is_control()));
         record.function.clear();
         assert!(readable(&record).contains(" (sandbox): "));
     }

@@ -50,6 +50,14 @@ pub(crate) fn visible_lines(text: &str) -> String {
     text.lines().map(visible).collect::<Vec<_>>().join("\n")
 }
 
+/// A value in JSON, on one line: control characters that JSON would let pass as they are, and a terminal may heed, are escapes too.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string(value)?;
+    // What is left of them stands within strings.
+    let escaped = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Ok(if text.contains(char::is_control) { text.chars().map(escaped).collect() } else { text })
+}
+
 /// Rows of cells as text, the first one the columns' titles. Columns are as wide as their widest cell, with two
 /// spaces between; columns of numbers are flush right.
 pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {

@@ -31,6 +31,10 @@ use crate::output;
 
 /// How long the doors may take to see off the answers to calls that the stop itself ended.
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Descriptors that an application needs: one of a single function has thirteen, and each more function one.
+const DESCRIPTORS_PER_APPLICATION: u64 = 20;
+/// Descriptors for connections, and what the agent has once.
+const DESCRIPTORS_OF_DOORS: u64 = 4096;
 /// How long the process waits for its threads at its very end.
 const LAST_THREADS: Duration = Duration::from_millis(500);
 
@@ -124,7 +128,7 @@ impl ServeArguments {
             return Err(Failure::NotRoot);
         }
         start_log(&self.log);
-        raise_descriptor_limit().map_err(|errno| Failure::System(errno.into()))?;
+        raise_descriptor_limit(self.applications_max).map_err(|errno| Failure::System(errno.into()))?;
         let runtime = tokio::runtime::Runtime::new().map_err(Failure::System)?;
         let served = runtime.block_on(self.until_stopped());
         // Whatever still blocks a thread by then must not keep the process.
@@ -190,9 +194,13 @@ impl ServeArguments {
     }
 }
 
-/// Takes as many descriptors as the system allows: each application needs about ten.
-fn raise_descriptor_limit() -> nix::Result<()> {
+/// Takes as many descriptors as the applications need that may be deployed, or else as many as the system allows.
+fn raise_descriptor_limit(applications_max: u32) -> nix::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = u64::from(applications_max) * DESCRIPTORS_PER_APPLICATION + DESCRIPTORS_OF_DOORS;
+    if wanted > most && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return Ok(());
+    }
     setrlimit(Resource::RLIMIT_NOFILE, most, most)
 }
 

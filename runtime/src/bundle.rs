@@ -134,7 +134,8 @@ pub(crate) enum BundleError {
     },
 }
 
-/// Reads an archive as [`stage`] does, in a directory of its own that is gone afterwards, and checks the application in it.
+/// Unpacks an archive as a deployment does, into a directory of its own that is gone afterwards, and checks the application in
+/// it.
 ///
 /// # Errors
 /// It would not be deployed.

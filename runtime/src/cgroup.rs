@@ -11,8 +11,8 @@
 //!
 //! Each controller is looked for where it is, not where hosts usually have it: a host may mount cgroup2 and still have
 //! every controller on v1. BASE is the root of the cgroup2 mount, or the group above the agent's own if that one is
-//! called [`AGENT_GROUP`]: so does a service manager delegate a subtree (systemd: `Delegate=yes`,
-//! `DelegateSubgroup=agent`).
+//! called [`AGENT_GROUP`]: so does a service manager delegate a subtree (systemd: `Delegate=yes`, `DelegateSubgroup=agent`). Where the
+//! manager does not make that group (systemd before 254), the agent makes it and moves there.
 //!
 //! Invariants:
 //! 1. A group is made anew for each sandbox and never used twice: kernels exist that kill at birth what is cloned into
@@ -117,7 +117,8 @@ pub(crate) struct Swept {
 }
 
 impl Hierarchy {
-    /// Finds the controllers on this host.
+    /// Finds the controllers on this host, and moves this process out of the way of sandboxes if it is in a group that was
+    /// delegated to it.
     ///
     /// # Errors
     /// A controller is missing or cannot be used; the error says what to do.
@@ -125,7 +126,13 @@ impl Hierarchy {
         let read = |path: &'static str| fs::read_to_string(path).map_err(|source| DetectError::Proc { path, source });
         // The table of controllers only serves to explain what is missing, so that its absence is no error.
         let known = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-        let trees = mounts::locate(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, &known)?;
+        let mountinfo = read("/proc/self/mountinfo")?;
+        mounts::leave_delegated_group(&mountinfo, &read("/proc/self/cgroup")?).map_err(DetectError::NoLimits)?;
+        let trees = mounts::locate(&mountinfo, &read("/proc/self/cgroup")?, &known)?;
+        // A base that can hand nothing down is no good, and better found out now than at the first sandbox.
+        for tree in trees.iter().filter(|tree| tree.version == Version::V2) {
+            settings::hand_down(&tree.base, &tree.controllers).map_err(DetectError::NoLimits)?;
+        }
         Ok(Self { trees: trees.into_iter().map(Arc::new).collect() })
     }
 

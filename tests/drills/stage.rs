@@ -307,7 +307,8 @@ impl Neighbour {
 struct Foreign {
     /// Directories in which the host has its control groups.
     trees: Vec<PathBuf>,
-    groups: Vec<PathBuf>,
+    /// Each with whether the sleeper is in it.
+    groups: Vec<(PathBuf, bool)>,
     sleeper: Child,
     files: Vec<PathBuf>,
 }
@@ -327,9 +328,9 @@ impl Foreign {
         let sleeper = Command::new("sleep").arg("86400").spawn().unwrap();
         let mut groups = Vec::new();
         for tree in &trees {
-            for group in [tree.join(format!("{name}0")), tree.join(&name[..name.len() - 1])] {
-                fs::create_dir(&group).unwrap();
-                groups.push(group);
+            for (group, is_occupied) in [(format!("{name}0"), true), (name[..name.len() - 1].to_owned(), false)] {
+                fs::create_dir(tree.join(&group)).unwrap();
+                groups.push((tree.join(group), is_occupied));
             }
             fs::write(tree.join(format!("{name}0/cgroup.procs")), sleeper.id().to_string()).unwrap();
         }
@@ -339,9 +340,9 @@ impl Foreign {
     #[track_caller]
     fn assert_untouched(&self) {
         let pid = self.sleeper.id().to_string();
-        for group in &self.groups {
+        for (group, is_occupied) in &self.groups {
             let inside = fs::read_to_string(group.join("cgroup.procs")).expect("a foreign group stays");
-            assert_eq!(inside.contains(&pid), group.to_str().unwrap().ends_with('0'), "{}", group.display());
+            assert_eq!(inside.lines().any(|line| line == pid), *is_occupied, "{}", group.display());
         }
         for file in &self.files {
             assert_eq!(fs::read_to_string(file).ok().as_deref(), Some("not yours"), "{}", file.display());
@@ -360,7 +361,7 @@ impl Drop for Foreign {
     fn drop(&mut self) {
         drop(self.sleeper.kill());
         drop(self.sleeper.wait());
-        for group in &self.groups {
+        for (group, _) in &self.groups {
             let removed = until_removed(group);
             if !std::thread::panicking() {
                 assert!(removed, "{}", group.display());

@@ -240,6 +240,7 @@ fn compression() -> Vec<Kind> {
         bytes
     };
     let window = [b"\x28\xb5\x2f\xfd\x00".as_slice(), &[21 << 3], b"\x01\0\0"].concat();
+    let empty_blocks = [b"\x28\xb5\x2f\xfd\x00\x50".to_vec(), vec![0; 3_000_000]].concat();
     let dictionary = b"\x28\xb5\x2f\xfd\x21\x07\x00\x01\0\0".to_vec();
     vec![
         kind("gzip in gzip", gzip(&gz), "this is no archive"),
@@ -258,6 +259,7 @@ fn compression() -> Vec<Kind> {
         kind("zstd with a wrong checksum", flipped(&zst, 2), "checksum is wrong"),
         kind("zstd with something after it", [zst.as_slice(), &[7; 100]].concat(), "compressed data is damaged"),
         kind("zstd with a window of 2 GiB", window, "a zstd window of 2147483648 bytes, where 8388608 are taken"),
+        kind("zstd of a million blocks of nothing", empty_blocks, "compressed data is damaged"),
         kind("zstd that wants a dictionary", dictionary, "compressed data is damaged"),
         kind("noise", compressed::noise(100_000), "this is no archive"),
         kind("an empty file", vec![], "this is no archive"),

@@ -48,7 +48,7 @@ pub enum BindError {
         /// The socket's path.
         socket: PathBuf,
     },
-    /// The directory it is to be in cannot be written.
+    /// The directory it is to be in cannot be made or written.
     #[error("cannot make a private directory in {}", parent.display())]
     PrivateDirectory {
         /// The directory the socket is to be in.
@@ -75,7 +75,8 @@ pub struct ManagementSocket {
 }
 
 impl ManagementSocket {
-    /// Makes the socket at `path`, replacing one that a killed agent left.
+    /// Makes the socket at `path`, replacing one that a killed agent left. The directory it is to be in is made if it is missing, but
+    /// none above that.
     ///
     /// # Errors
     /// [`BindError::InUse`] if a living process listens there, the others as they say.
@@ -86,6 +87,7 @@ impl ManagementSocket {
             Some(_) | None => Path::new("."),
         };
         let failed = |source| BindError::Listen { socket: path.to_owned(), source };
+        make_missing(parent)?;
         // Absolute, so that the file is found again at the end wherever the process has gone by then.
         let place = fs::canonicalize(parent).map_err(failed)?.join(name);
 
@@ -104,6 +106,14 @@ impl ManagementSocket {
 
     pub(super) fn into_parts(self) -> (OwnerOnly, SocketFile) {
         (self.listener, self.file)
+    }
+}
+
+/// Makes the directory, unless it is there. What lies above it may be mistyped and is not made.
+fn make_missing(directory: &Path) -> Result<(), BindError> {
+    match DirBuilder::new().mode(0o755).create(directory) {
+        Err(source) if !directory.is_dir() => Err(BindError::PrivateDirectory { parent: directory.to_owned(), source }),
+        _ => Ok(()),
     }
 }
 

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "fork, identity and exit are system calls without safe wrappers")]
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::fd::RawFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::atomic::AtomicU32;
 
 /// Instances run as this user id plus the number of their slot, in the sandbox's user namespace.
@@ -63,7 +63,6 @@ fn thread_id_word() -> *mut libc::c_void {
 /// # Errors
 /// When the kernel refuses: the process must not go on.
 pub fn become_instance(slot: usize, rules: RawFd) -> io::Result<()> {
-    set_oom_score(OOM_SCORE_INSTANCE)?;
     // What a call writes is its own, unless it says otherwise.
     // SAFETY: no memory is involved.
     unsafe { libc::umask(0o077) };
@@ -91,6 +90,51 @@ pub fn set_oom_score(score: i32) -> io::Result<()> {
     // Opened to write and no more: to cut the file off first would be a right of its own under Landlock rules.
     let mut file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj")?;
     file.write_all(score.to_string().as_bytes())
+}
+
+/// A worker's standing for want of memory, by which instances get theirs: while it forks one the worker stands as that is to stand,
+/// and the instance inherits it. To set its own, each would have to be looked up in `/proc`, at a tenth of what it costs in all.
+#[derive(Debug)]
+pub struct Standing {
+    /// The worker's own file in `/proc`. Open for as long as the process lives, and closed in each instance.
+    file: RawFd,
+    own: Vec<u8>,
+}
+
+impl Standing {
+    /// The standing of this process.
+    ///
+    /// # Errors
+    /// When it may not be read and written.
+    pub fn open() -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj")?;
+        let mut own = Vec::new();
+        file.read_to_end(&mut own)?;
+        Ok(Self { file: file.into_raw_fd(), own })
+    }
+
+    /// Forks an instance, as [`fork_sibling`].
+    ///
+    /// # Errors
+    /// As there, or when the worker's standing cannot be changed.
+    pub fn fork(&self, pid: &AtomicU32) -> io::Result<Side> {
+        self.set(OOM_SCORE_INSTANCE.to_string().as_bytes())?;
+        let side = fork_sibling(pid);
+        if matches!(side, Ok(Side::Child)) {
+            // SAFETY: `open` has opened it, and nobody uses it in the child.
+            unsafe { libc::close(self.file) };
+        } else {
+            // A worker that cannot go back is killed sooner than it should, and made again.
+            let _stays = self.set(&self.own);
+        }
+        side
+    }
+
+    fn set(&self, score: &[u8]) -> io::Result<()> {
+        // SAFETY: the bytes are ours and as long as said.
+        let written = unsafe { libc::pwrite(self.file, score.as_ptr().cast(), score.len(), 0) };
+        if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
 }
 
 /// Enters Landlock rules that the supervisor has made, and closes their descriptor.

@@ -10,7 +10,7 @@ use sandbar_bus::slot::Phase;
 use sandbar_bus::{Bus, Function};
 
 use crate::instance::Instance;
-use crate::process::{self, Side};
+use crate::process::{self, Side, Standing};
 
 /// Descriptors that the supervisor hands a worker.
 pub mod descriptors {
@@ -46,6 +46,7 @@ pub struct Worker {
     bus: &'static Bus,
     index: usize,
     function: Function,
+    standing: Standing,
 }
 
 /// Why a process cannot be a worker.
@@ -112,7 +113,8 @@ impl Worker {
         let none = || WorkerError::NoSuchFunction(name.to_owned());
         let index = bus.function_index(name).ok_or_else(none)?;
         let function = bus.function(index).ok_or_else(none)?;
-        Ok(Self { bus, index, function })
+        let standing = Standing::open().map_err(|_| WorkerError::NotInASandbox("a worker's /proc is not there"))?;
+        Ok(Self { bus, index, function, standing })
     }
 
     /// The function this is the worker of.
@@ -167,7 +169,7 @@ impl Worker {
     /// # Errors
     /// When there is no room for another process: the slot is free again, after a pause that lets others end.
     pub fn fork_into(&self, slot: usize) -> std::io::Result<Option<Instance>> {
-        match process::fork_sibling(&self.bus.slots()[slot].pid) {
+        match self.standing.fork(&self.bus.slots()[slot].pid) {
             Ok(Side::Parent) => Ok(None),
             Ok(Side::Child) => Ok(Some(Instance::begin(self.bus, self.index, self.function.clone(), slot))),
             Err(error) => {

@@ -104,7 +104,8 @@ pub(crate) fn name(name: &[u8]) -> Result<&str, PathError> {
 
 /// What two names must not have in common in one directory: on other systems they would be one file.
 pub(crate) fn folded(name: &str) -> String {
-    name.to_lowercase()
+    // By way of capitals, as several small letters may have the same one.
+    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
@@ -179,7 +180,9 @@ mod tests {
             assert_eq!(name(bytes), Err(expected), "{bytes:?}");
         }
         assert_eq!(name("\u{e9}".as_bytes()), Ok("é"));
-        assert_eq!(folded("Straße.PY"), folded("straße.py"));
+        assert_eq!(folded("Straße.PY"), folded("STRASSE.py"));
+        assert_eq!(folded("ΟΔΟΣ"), folded("οδος"));
+        assert_eq!(folded("οδοσ"), folded("οδος"));
         assert_eq!(folded("ÉTÉ"), "été");
     }
 }

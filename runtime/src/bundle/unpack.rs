@@ -274,13 +274,14 @@ impl<'u> Unpacking<'u> {
     }
 
     fn too_many(&self, path: String, limit: u64, what: &'static str) -> BundleError {
-        BundleError::TooMany { path: path.into(), limit, what }
+        BundleError::TooMany { path: shown(path.as_bytes()).into(), limit, what }
     }
 
     /// Why there cannot be another of this name.
     fn twins(&self, there: usize, parent: usize, name: &str, is_directory: bool) -> BundleError {
         let (path, other) = (self.path(parent, name), self.path_of(there));
-        if path != other {
+        let (same_name, path, other) = (path == other, shown(path.as_bytes()), shown(other.as_bytes()));
+        if !same_name {
             return BundleError::Twins { path, other };
         }
         let same = self.nodes[there].is_directory == is_directory;

@@ -34,6 +34,9 @@ pub(crate) enum DetectError {
     /// A mount's directory could not be opened or read.
     #[error("cannot use the control group mount")]
     Mount(#[source] CgroupError),
+    /// The group in which those of sandboxes are to be made does not let them have limits.
+    #[error("sandboxes cannot be given limits")]
+    NoLimits(#[source] CgroupError),
 }
 
 /// Why something could not be done with a control group.

@@ -1,8 +1,9 @@
 //! One control group of one hierarchy: a directory, held open, and the kernel files in it.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -191,6 +192,20 @@ impl Group {
         text.split_ascii_whitespace()
             .map(|id| id.parse().map_err(|_| self.content("cgroup.procs", "list of process ids")))
             .collect()
+    }
+
+    /// Whether a service manager says of the group that it is left to who runs in it, as systemd does for `Delegate=yes`.
+    pub(super) fn is_delegated(&self) -> bool {
+        [c"trusted.delegate", c"user.delegate"].into_iter().any(|name| self.attribute_is_one(name))
+    }
+
+    #[allow(unsafe_code, reason = "extended attributes have no wrapper")]
+    fn attribute_is_one(&self, name: &CStr) -> bool {
+        let mut value = [0; 1];
+        let (directory, room) = (self.directory.as_raw_fd(), value.len());
+        // SAFETY: the name ends with a zero, the kernel writes into the room given at most, and all of it outlives the call.
+        let len = unsafe { libc::fgetxattr(directory, name.as_ptr(), value.as_mut_ptr().cast(), room) };
+        len == 1 && value == *b"1"
     }
 
     /// Whether the group has the kernel file.

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use super::group::Group;
-use super::{AGENT_GROUP, DetectError};
+use super::{AGENT_GROUP, CgroupError, DetectError};
 
 /// A controller that sandboxes need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,20 @@ pub(super) fn locate(mountinfo: &str, own_groups: &str, known: &str) -> Result<V
     Ok(trees.into_iter().map(|(_, tree)| tree).collect())
 }
 
+/// Moves this process into a group called [`AGENT_GROUP`] below its own, if a service manager has delegated that to it: on v2 a
+/// group that hands controllers down holds no process. systemd can do so only from version 254 on (`DelegateSubgroup`).
+pub(super) fn leave_delegated_group(mountinfo: &str, own_groups: &str) -> Result<(), CgroupError> {
+    for mount in mounts(mountinfo).iter().filter(|mount| mount.version == Version::V2 && !mount.read_only) {
+        let Some(own) = own_group(own_groups).and_then(|own| within(mount, own)) else { continue };
+        // A mount whose directory cannot be opened lies under another mount.
+        let Ok(own) = Group::open(&own) else { continue };
+        if own.is_delegated() && own.has("memory.max") {
+            own.child_or_new(AGENT_GROUP)?.write("cgroup.procs", &process::id().to_string())?;
+        }
+    }
+    Ok(())
+}
+
 /// The mount that has the controller, and its group in which ours are to be made.
 fn find<'m>(
     controller: Controller,
@@ -136,16 +151,26 @@ fn missing(controller: Controller, known: &str) -> DetectError {
 /// The root of the mount; on v2, the group above the agent's own if that one is called [`AGENT_GROUP`].
 fn base_path(mount: &Mount, own_groups: &str) -> PathBuf {
     let delegated = || {
-        let own = Path::new(own_groups.lines().find_map(|line| line.strip_prefix("0::"))?);
+        let own = own_group(own_groups)?;
         let above = (own.file_name()? == AGENT_GROUP).then(|| own.parent())??;
-        let below_mount = above.strip_prefix(&mount.root).ok()?;
-        (!below_mount.components().any(|part| part.as_os_str() == "..")).then(|| mount.point.join(below_mount))
+        within(mount, above)
     };
     match mount.version {
         Version::V1 => None,
         Version::V2 => delegated(),
     }
     .unwrap_or_else(|| mount.point.clone())
+}
+
+/// This process's group on v2.
+fn own_group(own_groups: &str) -> Option<&Path> {
+    own_groups.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new)
+}
+
+/// Where the mount shows a group, if it does.
+fn within(mount: &Mount, group: &Path) -> Option<PathBuf> {
+    let below_mount = group.strip_prefix(&mount.root).ok()?;
+    (!below_mount.components().any(|part| part.as_os_str() == "..")).then(|| mount.point.join(below_mount))
 }
 
 /// The mounts of control group file systems; of two on one directory, the later, which covers the other.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
 use crate::protocol::{Bind, Plan};
@@ -57,6 +57,8 @@ fn step<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Roo
 /// The step that failed.
 pub fn enter(plan: &Plan, own_root: Option<OwnedFd>) -> Result<(), RootError> {
     let top = plan.mount_point.as_path();
+    // The agent's may be tighter, and other users than root must see what is made here.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     // Nothing that is mounted from here on is seen by the host, nor the other way round.
     change_mount("make private", Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
     // A process that was started in a directory of the host must not keep it.

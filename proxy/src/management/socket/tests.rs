@@ -57,6 +57,17 @@ async fn what_an_agent_left_that_was_killed_while_it_bound_is_removed_and_nothin
 }
 
 #[tokio::test]
+async fn a_missing_directory_is_made_but_none_above_it() {
+    let scratch = Scratch::new("missing");
+    let socket = ManagementSocket::bind(&scratch.0.join("made/host.sock")).await.unwrap();
+    assert!(listens(&scratch.0.join("made/host.sock")).await);
+    drop(socket);
+    let refused = ManagementSocket::bind(&scratch.0.join("mistyped/made/host.sock")).await;
+    assert!(matches!(refused, Err(BindError::PrivateDirectory { .. })));
+    assert_eq!(scratch.names(), ["made"]);
+}
+
+#[tokio::test]
 async fn a_living_agents_socket_is_refused_and_stays() {
     let scratch = Scratch::new("live");
     let first = ManagementSocket::bind(&scratch.socket()).await.unwrap();

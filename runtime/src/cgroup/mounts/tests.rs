@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Controller, Version, locate, mount, mounts};
+use super::{Controller, Version, leave_delegated_group, locate, mount, mounts};
 use crate::cgroup::DetectError;
 
 /// A directory tree that looks like control group mounts, and the mountinfo text that leads to it.
@@ -109,6 +109,37 @@ fn a_delegated_subtree_is_used_if_the_agent_has_a_group_of_its_own_in_it() {
         .controllers("", "cpu memory pids")
         .controllers("x", "cpu memory pids");
     assert_eq!(bound.located("0::/docker/1/x/agent\n")[0].2, "x", "paths are relative to the mount's root");
+}
+
+#[allow(unsafe_code, reason = "extended attributes have no wrapper")]
+fn mark_delegated(group: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(group.as_os_str().as_bytes()).unwrap();
+    // SAFETY: both names end with a zero and the value is one byte long; all of it outlives the call.
+    unsafe { libc::setxattr(path.as_ptr(), c"user.delegate".as_ptr(), c"1".as_ptr().cast(), 1, 0) == 0 }
+}
+
+#[test]
+fn a_group_that_is_delegated_to_this_process_is_left_for_one_below_it() {
+    let host = Host::new()
+        .mount("", "/", "cgroup2", "rw")
+        .controllers("service", "cpu memory pids")
+        .controllers("service/agent", "");
+    let group = host.path().join("service");
+    fs::write(group.join("memory.max"), "max").unwrap();
+    let moved = || {
+        leave_delegated_group(&host.mountinfo, "0::/service\n").unwrap();
+        fs::read_to_string(group.join("agent/cgroup.procs")).unwrap()
+    };
+    assert_eq!(moved(), "", "nobody has delegated it");
+    if !mark_delegated(&group) {
+        eprintln!("SKIPPED: no extended attributes in {}", group.display());
+        return;
+    }
+    assert_eq!(moved(), std::process::id().to_string());
+    fs::remove_file(group.join("memory.max")).unwrap();
+    fs::write(group.join("agent/cgroup.procs"), "").unwrap();
+    assert_eq!(moved(), "", "what has no controllers is of no use");
 }
 
 #[test]

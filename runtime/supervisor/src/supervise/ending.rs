@@ -62,13 +62,10 @@ impl Supervisor {
         if self.dying.is_empty() {
             return;
         }
-        for dying in &mut self.dying {
-            dying.left_processes |= kill_user(instance_id(dying.slot));
-        }
-        // What was killed just now has been reaped when there is nobody left to kill.
+        // What is killed here is seen to be gone at the next turn, once it has been reaped.
         let (alive, dead): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.dying).into_iter().partition(|dying| kill_user(instance_id(dying.slot)));
-        self.dying = alive;
+        self.dying = alive.into_iter().map(|dying| Dying { left_processes: true, ..dying }).collect();
         let users: BTreeSet<u32> = dead.iter().map(|dead| instance_id(dead.slot)).collect();
         if self.temporary.delete_of(&users) {
             dead.into_iter().for_each(|dead| self.free(dead));
