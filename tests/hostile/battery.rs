@@ -188,11 +188,13 @@ pub(crate) fn run_group(group: &Group) {
         let wrong = run(&host, group, probe, &mut before);
         println!("{}/{} ({:?}): {:?}", group.name, probe.name, probe.language, begin.elapsed());
         count += 1;
-        if !wrong.is_empty() {
-            // The next is not to suffer from this one.
+        if !wrong.is_empty() || probe.harm == Harm::Scribbles {
+            // The next is not to suffer from this one, nor from how long a sandbox that ends again and again is kept waiting.
             host.sandbar(&["remove", group.name]).well();
             deploy_group(&host, group);
             before = Surroundings::look(&host, group.name);
+        }
+        if !wrong.is_empty() {
             gave_way.push(format!(
                 "{}/{} ({:?}):\n    {}",
                 group.name,

@@ -15,7 +15,7 @@ const PROBES: &[Probe] = &[
     native("ring-bells").cut_off_after_ms(800),
     native("grab-messages").failed("exited with status 3").harms(Harm::Starves),
     native("forge-messages").told(Told::Any).harms(Harm::Scribbles),
-    native("outlive-the-deadline").cut_off_after_ms(700),
+    native("outlive-the-deadline").cut_off_after_ms(700).harms(Harm::Scribbles),
     native("hide-its-process").cut_off_after_ms(700),
     native("hide-and-outlive").cut_off_after_ms(700),
     python("wrong-descriptors"),

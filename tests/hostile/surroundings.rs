@@ -12,6 +12,8 @@ use crate::support::remains;
 
 /// How long what a call leaves behind may take to be gone.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
+/// The time-out of hostile functions: who lies about its deadline in the message memory is cut off by that.
+const LONGEST_CALL: Duration = Duration::from_secs(8);
 /// Descriptors that the agent may have open more than before: connections that were not closed yet, a log that was opened.
 const DESCRIPTORS_MORE: usize = 8;
 /// Memory that the agent may hold more than before, in KiB: buffers of calls and of logs.
@@ -243,7 +245,8 @@ impl<'h> Surroundings<'h> {
         let begin = Instant::now();
         loop {
             let (found, inside) = self.differences_now(may_be_new);
-            if found.is_empty() || begin.elapsed() > SETTLED_WITHIN {
+            let within = if may_be_new { SETTLED_WITHIN + LONGEST_CALL } else { SETTLED_WITHIN };
+            if found.is_empty() || begin.elapsed() > within {
                 // What follows is compared with how things are now: one fault is told once.
                 if let Some(inside) = inside {
                     self.inside = Inside { strays: Vec::new(), ..inside };
