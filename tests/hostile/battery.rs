@@ -173,7 +173,7 @@ fn run(host: &Host, group: &Group, probe: &Probe, before: &mut Surroundings<'_>)
     wrong.extend(told);
     wrong.extend(neighbours::recovered(host, group.name));
     wrong.extend(left_inside(host, group.name));
-    wrong.extend(before.differences(probe.harm == Harm::Scribbles));
+    wrong.extend(before.differences(probe.harm));
     wrong
 }
 

@@ -22,7 +22,7 @@ const PROBES: &[Probe] = &[
     python("descriptors-in-flight").harms(Harm::Starves),
     native("threads").harms(Harm::Starves),
     native("forks-of-the-supervisor").cut_off_after_ms(1200).harms(Harm::Starves),
-    native("memory-files").failed("out of memory").harms(Harm::Starves),
+    native("memory-files").failed("out of memory").harms(Harm::Exhausts),
     native("page-tables").failed("out of memory").harms(Harm::Starves),
     native("mappings"),
     native("recursion").failed("killed by signal"),

@@ -60,7 +60,9 @@ pub(crate) fn beside<T>(host: &Host, application: &str, harm: Harm, act: impl Fn
         match harm {
             Harm::None => wrong.extend(of_sibling),
             // It may be told that there is no room, but no answer of another's.
-            Harm::Starves => wrong.extend(of_sibling.into_iter().filter(|wrong| wrong.contains("was asked"))),
+            Harm::Starves | Harm::Exhausts => {
+                wrong.extend(of_sibling.into_iter().filter(|wrong| wrong.contains("was asked")))
+            }
             // Who writes to the message memory may write an answer of another's there.
             Harm::Scribbles => {}
         }

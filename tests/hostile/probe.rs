@@ -43,6 +43,8 @@ pub(crate) enum Harm {
     None,
     /// While it runs, functions beside it may go short of what all of the application share.
     Starves,
+    /// It takes memory that no process's death gives back at once: the kernel may take a worker after it, which is made again.
+    Exhausts,
     /// It writes to the message memory, which all of its application map: the sandbox may be ended and made again.
     Scribbles,
 }

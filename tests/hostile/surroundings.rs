@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::probe::Harm;
 use crate::support::host::Host;
 use crate::support::process::{self, Process};
 use crate::support::remains;
@@ -195,14 +196,15 @@ impl Inside {
         Some(looked)
     }
 
-    /// What is not as it was; a sandbox that was made anew has processes of its own.
-    fn differences(&self, before: &Self, may_be_new: bool) -> Vec<String> {
+    /// What is not as it was; a sandbox or a worker that was made anew has processes of its own.
+    fn differences(&self, before: &Self, harm: Harm) -> Vec<String> {
         let mut found = self.strays.clone();
         if self.instances > before.instances + INSTANCES_MORE {
             found.push(format!("{} instances, before: {}", self.instances, before.instances));
         }
-        if self.supervisor == before.supervisor || !may_be_new {
-            if self.standing != before.standing {
+        if self.supervisor == before.supervisor || harm != Harm::Scribbles {
+            let all_back = harm == Harm::Exhausts && self.standing.len() == before.standing.len();
+            if self.standing != before.standing && !all_back {
                 found.push(format!("supervisor and workers are {:?}, before: {:?}", self.standing, before.standing));
             }
             if self.mounts != before.mounts {
@@ -240,12 +242,12 @@ impl<'h> Surroundings<'h> {
         }
     }
 
-    /// Waits until all is as it was; what is not, if it does not become so. `may_be_new` if the sandbox may be another.
-    pub(crate) fn differences(&mut self, may_be_new: bool) -> Vec<String> {
+    /// Waits until all is as it was, but for what may be made anew after such a probe; what is not, if it does not become so.
+    pub(crate) fn differences(&mut self, harm: Harm) -> Vec<String> {
         let begin = Instant::now();
         loop {
-            let (found, inside) = self.differences_now(may_be_new);
-            let within = if may_be_new { SETTLED_WITHIN + LONGEST_CALL } else { SETTLED_WITHIN };
+            let (found, inside) = self.differences_now(harm);
+            let within = if harm == Harm::Scribbles { SETTLED_WITHIN + LONGEST_CALL } else { SETTLED_WITHIN };
             if found.is_empty() || begin.elapsed() > within {
                 // What follows is compared with how things are now: one fault is told once.
                 if let Some(inside) = inside {
@@ -257,7 +259,7 @@ impl<'h> Surroundings<'h> {
         }
     }
 
-    fn differences_now(&self, may_be_new: bool) -> (Vec<String>, Option<Inside>) {
+    fn differences_now(&self, harm: Harm) -> (Vec<String>, Option<Inside>) {
         let mut found = Outside::look(self.host).differences(&self.outside);
         let agent = self.host.agent();
         let (descriptors, resident_kib) = (agent.descriptors(), agent.resident_kib());
@@ -274,7 +276,7 @@ impl<'h> Surroundings<'h> {
         }
         let inside = Inside::look(self.host, &self.application);
         match &inside {
-            Some(inside) => found.extend(inside.differences(&self.inside, may_be_new)),
+            Some(inside) => found.extend(inside.differences(&self.inside, harm)),
             None => found.push("the sandbox is not there".to_owned()),
         }
         (found, inside)
