@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::battery::{Group, call_within, deploy, event, is_wanted, over, program_text, run_group, write_application};
 use crate::neighbours::{self, OTHER};
-use crate::probe::{Probe, python};
+use crate::probe::{Harm, Probe, python};
 use crate::support::host::Host;
 use crate::support::process::{self, Process};
 use crate::support::{until, until_within};
@@ -172,7 +172,7 @@ fn code_that_is_hostile_when_it_is_loaded_harms_no_other_and_leaves_nothing() {
         let begin = std::time::Instant::now();
         let (mut wrong, of_other) = neighbours::beside_other(&host, || deploy_hostile(&host, kind, loaded));
         wrong.extend(of_other.into_iter().take(4));
-        wrong.extend(before.differences(false));
+        wrong.extend(before.differences(Harm::None));
         println!("import/{kind}: {:?}", begin.elapsed());
         if !wrong.is_empty() {
             gave_way.push(format!("{kind}:\n    {}", wrong.join("\n    ")));
