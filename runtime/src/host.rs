@@ -7,6 +7,7 @@ mod ceiling;
 mod error;
 mod roots;
 mod state;
+mod status;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -22,17 +23,18 @@ use tokio::time::timeout;
 
 use crate::bundle::{self, BundleLimits};
 use crate::call::{Answer, Request};
-use crate::cgroup::{Cgroup, DetectError, Hierarchy};
+use crate::cgroup::{DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus};
 use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{self, Log, LogStream};
 use crate::manifest::{Application, Name};
-use crate::sandbox::{Grounds, Sandbox, Specification, USERS_PER_APPLICATION};
-use crate::service::{Maker, Service, State};
+use crate::sandbox::{Grounds, Specification, USERS_PER_APPLICATION};
+use crate::service::{Maker, Service};
 pub use ceiling::{Ceiling, CeilingError};
 pub use error::{DeployError, LogsError, RemoveError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
+pub use status::ApplicationStatus;
 
 /// How long the start waits for applications to be back before others are served without them: as long as many take on a small
 /// machine.
@@ -119,27 +121,6 @@ pub struct Deployed {
     pub functions: Vec<String>,
     /// Whether an earlier version was replaced.
     pub replaced: bool,
-}
-
-/// One application, as `sandbar list` shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ApplicationStatus {
-    /// The application's name.
-    pub name: String,
-    /// "running", or what keeps it from running.
-    pub state: String,
-    /// The function that is called when none is named.
-    pub entry: String,
-    /// All functions.
-    pub functions: Vec<String>,
-    /// Host process id of the sandbox's PID 1, while it runs.
-    pub pid: Option<u32>,
-    /// Memory it uses, in bytes, while it runs: processes, temporary files and messages they wrote.
-    pub memory_bytes: Option<u64>,
-    /// Processes it has, while it runs.
-    pub processes: Option<u64>,
-    /// Calls answered since the application was deployed or the agent started, with any outcome.
-    pub calls: u64,
 }
 
 impl HostAgent {
@@ -377,7 +358,7 @@ impl HostAgent {
     /// All applications, by name.
     #[must_use]
     pub fn applications(&self) -> Vec<ApplicationStatus> {
-        self.shared.bus.services().iter().map(|service| status(service)).collect()
+        self.shared.bus.services().iter().map(|service| status::of(service)).collect()
     }
 
     /// The log of an application, or of one of its functions.
@@ -419,26 +400,6 @@ impl HostAgent {
         if let Err(error) = grounds.hierarchy.remove_host(&grounds.host_name) {
             tracing::error!(error = crate::chain(&error), "the host's control group is left behind");
         }
-    }
-}
-
-fn status(service: &Service) -> ApplicationStatus {
-    let application = &service.application;
-    let (state, running) = match service.state() {
-        State::Running(running) => ("running".to_owned(), Some(running)),
-        State::Down(reason) => (format!("down: {reason}"), None),
-    };
-    let sandbox = running.as_ref().map(|running| &running.sandbox);
-    let functions: Vec<_> = application.functions.iter().map(|function| function.name.as_str().to_owned()).collect();
-    ApplicationStatus {
-        name: application.name.as_str().to_owned(),
-        state,
-        entry: functions.get(application.entry).cloned().unwrap_or_default(),
-        functions,
-        pid: sandbox.map(Sandbox::pid),
-        memory_bytes: sandbox.and_then(|sandbox| sandbox.usage(Cgroup::memory_bytes)),
-        processes: sandbox.and_then(|sandbox| sandbox.usage(Cgroup::processes)),
-        calls: service.answered(),
     }
 }
 
