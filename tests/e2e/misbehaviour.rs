@@ -135,6 +135,8 @@ fn a_function_that_forks_without_end_is_over_at_its_deadline_with_all_it_forked(
     let folder = host.folder().join("bomb");
     let manifest = bundle::python_manifest("bomb", &["fork", "echo"])
         .replace("handler = \"fork\"", "handler = \"fork\"\ntimeout = \"700ms\"");
+    // Enough for all the processes there may be: it is to be time that ends them.
+    let manifest = format!("{manifest}\n[limits]\nmemory = \"1GiB\"\n");
     bundle::write(&folder, &[("sandbar.toml", &manifest), ("functions.py", FORK_BOMB)]);
     host.deploy(&folder);
     let sandbox = host.first_process("bomb");

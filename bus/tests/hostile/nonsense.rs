@@ -97,7 +97,7 @@ fn an_entry_whose_message_was_not_sent_out() {
 
 #[test]
 fn a_verdict_that_does_not_exist() {
-    for verdict in [10, 11, 1 << 31, u64::from(u32::MAX)] {
+    for verdict in [11, 12, 1 << 31, u64::from(u32::MAX)] {
         let forgery = Forgery::of(0, GEOMETRY);
         forgery.say(56, verdict << 32);
         assert_eq!(forgery.taken(), Err(Corrupt("a message has a verdict that does not exist")), "{verdict}");
