@@ -33,12 +33,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, open, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, stat};
-use nix::unistd::{fsync, mkdtemp};
+use nix::unistd::fsync;
 
 use crate::archive::ArchiveError;
 use crate::archive::path::PathError;
-use crate::host::DeployError;
-use crate::manifest::{Application, FILE_NAME, Name};
+use crate::manifest::{FILE_NAME, Name};
 
 /// What is not deployed if it is at the top of the folder: history and build output.
 const LEFT_OUT: [&str; 2] = [".git", "target"];
@@ -132,21 +131,6 @@ pub(crate) enum BundleError {
         #[source]
         source: io::Error,
     },
-}
-
-/// Unpacks an archive as a deployment does, into a directory of its own that is gone afterwards, and checks the application in
-/// it.
-///
-/// # Errors
-/// It would not be deployed.
-pub fn check_archive(archive: &Path) -> Result<Application, DeployError> {
-    let unwritable = |error: Errno| BundleError::Write { path: std::env::temp_dir(), source: error.into() };
-    let directory = mkdtemp(&std::env::temp_dir().join("sandbar-check-XXXXXX")).map_err(unwritable)?;
-    let checked = stage(archive, &directory, &BundleLimits::default())
-        .map_err(DeployError::from)
-        .and_then(|staged| Ok(Application::load(&staged.path())?));
-    discard(&directory).map_err(|source| BundleError::Write { path: directory, source })?;
-    checked
 }
 
 /// A copied bundle that has no name yet. Dropped, it is removed.

@@ -4,6 +4,7 @@
 //! [host bus](crate::host_bus) makes them.
 
 mod ceiling;
+mod check;
 mod error;
 mod roots;
 mod state;
@@ -32,6 +33,7 @@ use crate::manifest::{Application, Name};
 use crate::sandbox::{Grounds, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service};
 pub use ceiling::{Ceiling, CeilingError};
+pub use check::check_archive;
 pub use error::{DeployError, LogsError, RemoveError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
 pub use status::ApplicationStatus;

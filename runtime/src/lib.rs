@@ -18,11 +18,10 @@ mod service;
 pub mod template;
 mod watch;
 
-pub use bundle::check_archive;
 pub use call::{Answer, CallId, Hop, Outcome, Request};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,
-    StartError,
+    StartError, check_archive,
 };
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};
