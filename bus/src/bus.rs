@@ -1,6 +1,7 @@
 //! Sending and taking: what the processes of a sandbox do with their segment. The host agent's side is [`crate::agent`].
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use crate::atomic::Ordering;
 use crate::catalogue::Function;
@@ -11,6 +12,10 @@ use crate::message::{Actor, Kind, MessageHeader, State, Stay};
 use crate::queue::{Entry, Full};
 use crate::segment::{Segment, SegmentError};
 use crate::slot::InstanceSlot;
+
+/// How often, and after what pause, one looks whether its twin has handed a message on: a tenth of a second, and the twin is dead.
+const TWIN_LOOKS: usize = 1000;
+const TWIN_PAUSE: Duration = Duration::from_micros(100);
 
 /// What a message is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +151,10 @@ impl Bus {
         // What a draft said before is nobody's.
         let was = (!new).then(|| header.read_as(None));
         let on_its_way = |state| State { kind, queue: queue_index, ..state };
-        let from = header.change(stay, actor, held, on_its_way).ok_or(Refused::Over)?;
+        let Some(from) = header.change(stay, actor, held, on_its_way) else {
+            self.wait_for_twin(stay, actor);
+            return Err(Refused::Over);
+        };
         self.set_payload(stay, payload);
         header.write(envelope);
         let queue = self.segment.queue(queue_index);
@@ -165,6 +173,20 @@ impl Bus {
         }
         self.wake(to);
         Ok(())
+    }
+
+    /// Waits until the message that a twin was the first to hand on is in its queue, if that twin lives: whoever comes second ends then,
+    /// and the twin may end with it.
+    fn wait_for_twin(&self, stay: Stay, actor: Actor) {
+        for _ in 0..TWIN_LOOKS {
+            let Some(state) = self.header_of(stay.index).state() else { return };
+            let on_its_way =
+                state.kind == Kind::Forwarding && state.generation == stay.generation && state.actor == actor;
+            if !on_its_way || self.is_queued(stay.index, state) {
+                return;
+            }
+            std::thread::sleep(TWIN_PAUSE);
+        }
     }
 
     #[allow(unsafe_code, reason = "payload buffers are raw memory")]

@@ -93,7 +93,7 @@ impl Bus {
 
     /// Whether a message that a dead owner was sending, as its state was read, has been accepted. It may be taken, and its cell
     /// emptied, while we look for it: then its state is no longer what was read, as the state changes before the cell does.
-    fn is_queued(&self, index: usize, state: State) -> bool {
+    pub(crate) fn is_queued(&self, index: usize, state: State) -> bool {
         let known = state.queue < self.layout().geometry.queues();
         let queued = known && self.segment.queue(state.queue).contains(Entry::new(index, state.generation));
         queued || self.header_of(index).state() != Some(state)

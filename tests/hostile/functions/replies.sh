@@ -11,6 +11,8 @@ shell-late-output)
     ;;
 shell-no-output) ;;
 shell-bytes)
+    # The first is none that a text begins with; what follows may be one by chance.
+    printf '\377'
     head -c 100000 /dev/urandom | tr -d '\0-\177'
     ;;
 shell-closed-output)
