@@ -129,14 +129,16 @@ fn the_kernel_takes_an_instance_first_and_the_supervisor_last() {
     let first = host.first_process("hungry").pid;
     let score = |pid: u32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok();
     assert_eq!(score(first).as_deref(), Some("0\n"));
-    for (process, role) in process::of_sandbox(first) {
-        match role {
-            Role::Supervisor => {}
-            Role::Worker => assert_eq!(score(process.pid).as_deref(), Some("500\n")),
-            // One that is gone, or is only just being made, is not asked.
-            Role::Instance => assert!(score(process.pid).is_none_or(|score| score == "1000\n")),
-        }
-    }
+    // One that is gone is not asked; a worker stands as its instance while it forks it, and an instance is its worker's user at first.
+    until("each stands where it should", || {
+        let mut processes = process::of_sandbox(first).into_iter();
+        let stands = |(process, role): (process::Process, Role)| match role {
+            Role::Supervisor => true,
+            Role::Worker => score(process.pid).is_none_or(|score| score == "500\n"),
+            Role::Instance => score(process.pid).is_none_or(|score| score == "1000\n"),
+        };
+        processes.all(stands).then_some(())
+    });
     let said: Value = serde_json::from_str(&host.call("hungry/order", b"").done()).unwrap();
     assert_eq!(said, serde_json::json!(["1000", "PermissionError"]), "an instance cannot put itself behind others");
 }
