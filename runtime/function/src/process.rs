@@ -156,18 +156,21 @@ pub fn enter_rules(rules: RawFd) -> io::Result<()> {
 /// Gives the C library's random generators a seed of this process's own: a seed that a worker has set, or the one they start with, would
 /// give all of its instances the same numbers.
 pub fn reseed() {
-    let mut seed = [0; 8];
-    // SAFETY: the kernel writes to the buffer, as many bytes as it has at most.
-    let got = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-    if usize::try_from(got) != Ok(seed.len()) {
-        return;
-    }
-    let seed = u64::from_ne_bytes(seed);
+    let Some(seed) = random() else { return };
     let [low, high] = [seed, seed >> 32].map(|half| u32::try_from(half & u64::from(u32::MAX)).unwrap_or(0));
     // SAFETY: this process has one thread.
     unsafe { libc::srand(low) };
     // SAFETY: as above.
     unsafe { srand48(libc::c_long::from(high)) };
+}
+
+/// A number by chance; `None` if the kernel has none to give.
+#[must_use]
+pub fn random() -> Option<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: the kernel writes to the buffer, as many bytes as it has at most.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    (usize::try_from(got) == Ok(bytes.len())).then(|| u64::from_ne_bytes(bytes))
 }
 
 unsafe extern "C" {

@@ -17,7 +17,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use sandbar_function::process::INSTANCE_UID_BASE;
+use sandbar_function::process::{INSTANCE_UID_BASE, random};
 
 /// Directories that are followed inside each other; each is an open descriptor meanwhile.
 const DEPTH_MAX: usize = 64;
@@ -146,19 +146,10 @@ impl Walk<'_> {
     }
 
     fn move_to_top(&self, directory: BorrowedFd<'_>, name: &CStr, number: usize) -> Option<CString> {
-        let mut stamp = [0; 8];
-        getrandom(&mut stamp)?;
-        let at_top = CString::new(format!(".deleted-{number}-{:016x}", u64::from_ne_bytes(stamp))).ok()?;
+        let at_top = CString::new(format!(".deleted-{number}-{:016x}", random()?)).ok()?;
         renameat(directory, name, self.top, at_top.as_c_str()).ok()?;
         Some(at_top)
     }
-}
-
-#[allow(unsafe_code, reason = "getrandom(2) has no wrapper")]
-fn getrandom(bytes: &mut [u8]) -> Option<()> {
-    // SAFETY: the kernel writes to the buffer, as many bytes as it has at most.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    (usize::try_from(got) == Ok(bytes.len())).then_some(())
 }
 
 fn names(directory: BorrowedFd<'_>) -> Vec<CString> {
