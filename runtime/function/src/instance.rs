@@ -155,7 +155,7 @@ impl Instance {
         let envelope = Envelope { content_format, sent_ns: now_ns(), ..served.envelope };
         let Some((first, others)) = self.function.next.split_first() else {
             self.answer_caller(served.taken, output, envelope);
-            return;
+            return process::step_back();
         };
         // Written before the output is handed on, with which its memory may go; sent after, as nobody waits for them.
         let bytes = output.bytes(served.event());
@@ -166,6 +166,7 @@ impl Instance {
         for (next, draft) in asides {
             self.send_aside(draft, next, Envelope { function: next, hops: envelope.hops + 1, ..aside });
         }
+        process::step_back();
     }
 
     /// The handler raised an error.
@@ -186,6 +187,7 @@ impl Instance {
     fn end(&self, served: Served, verdict: Verdict, diagnostic: &str) {
         self.report_hop(&served);
         self.bus.answer_error(served.taken, verdict, diagnostic);
+        process::step_back();
     }
 
     /// The chain ends here: the output is the answer.
