@@ -262,6 +262,20 @@ impl Bus {
         self.layout().geometry.messages() + 1024
     }
 
+    /// Makes present in this process what an instance of a function touches when it takes a call of a small payload and hands on what
+    /// comes of it: the tables, and the first messages of its function, of those that come next, and of the answers.
+    pub fn populate(&self, function: usize, next: &[usize]) {
+        let layout = self.layout();
+        self.segment.populate(0..layout.messages);
+        for party in [function, layout.geometry.functions].into_iter().chain(next.iter().copied()) {
+            let first = layout.assured_of(0, party).start;
+            let header = layout.messages + first * size_of::<MessageHeader>();
+            self.segment.populate(header..header + 1);
+            let (buffer, _) = layout.buffer_of(first);
+            self.segment.populate(buffer..buffer + 1);
+        }
+    }
+
     /// Reserves a free slot for a new instance of a function: its index and generation.
     #[must_use]
     pub fn reserve_slot(&self, function: usize) -> Option<(usize, u32)> {

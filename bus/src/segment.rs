@@ -293,6 +293,19 @@ impl Segment {
         }
     }
 
+    /// Makes a part of the segment present in this process's page tables, which a fork does not copy: what is touched later costs no
+    /// fault. `offsets` count from the segment's start; whole pages are made present.
+    pub(crate) fn populate(&self, offsets: std::ops::Range<usize>) {
+        let start = offsets.start / PAGE_BYTES * PAGE_BYTES;
+        let end = offsets.end.next_multiple_of(PAGE_BYTES).min(self.layout.len);
+        if start < end {
+            // SAFETY: within the mapping.
+            let address = unsafe { self.base.add(start) }.as_ptr();
+            // SAFETY: it changes no byte. Kernels before 5.14 refuse it: the pages are faulted in when they are touched.
+            unsafe { libc::madvise(address.cast(), end - start, libc::MADV_POPULATE_WRITE) };
+        }
+    }
+
     /// The application's name, as the catalogue has it.
     #[must_use]
     pub fn application(&self) -> String {
