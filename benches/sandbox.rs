@@ -57,14 +57,38 @@ fn main() {
         return;
     }
     let folder = Folder::new();
-    let sandboxes = sandboxes(&folder);
-    let instances = instances(&folder);
-    let json = serde_json::json!({ "sandbox": report_sandboxes(sandboxes), "instance": report_instances(&instances) });
+    let all = [Part::Sandbox, Part::Instance];
+    let named = all.into_iter().filter(|part| std::env::args().any(|argument| argument == part.name()));
+    let named: Vec<Part> = named.collect();
+    let mut json = serde_json::Map::new();
+    for part in if named.is_empty() { &all[..] } else { &named[..] } {
+        let found = match part {
+            Part::Sandbox => report_sandboxes(sandboxes(&folder)),
+            Part::Instance => report_instances(&instances(&folder)),
+        };
+        json.insert(part.name().to_owned(), found);
+    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("sandbox.json");
     fs::write(&path, serde_json::to_vec_pretty(&json).unwrap()).unwrap();
     println!("written to {}", path.display());
+}
+
+/// What can be asked for by its name: `cargo bench --bench sandbox -- instance`.
+#[derive(Clone, Copy)]
+enum Part {
+    Sandbox,
+    Instance,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Instance => "instance",
+        }
+    }
 }
 
 /// Microseconds of each phase: of the floor's sandboxes, and of ours.
