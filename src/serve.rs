@@ -87,6 +87,9 @@ pub(crate) struct ServeArguments {
     /// The most processor time that it may ask for, in processors, such as 0.5
     #[arg(long, value_name = "NUMBER")]
     cpus_max: Option<f64>,
+    /// The most instances that a function may keep ready for calls to come; 0: none, each call waits for a fork
+    #[arg(long, value_name = "NUMBER")]
+    ready_max: Option<u32>,
     /// Let applications have this host's network, if their manifest says `network = "host"`
     ///
     /// Their functions then reach whatever this host reaches, its loopback included.
@@ -182,6 +185,7 @@ impl ServeArguments {
                 memory_bytes: self.memory_max,
                 processes: self.processes_max,
                 cpus: self.cpus_max,
+                ready: self.ready_max,
                 host_network: self.allow_host_network,
             },
             renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },

@@ -1,7 +1,7 @@
 //! The catalogue: what a segment says of its application, for the processes of the sandbox. The host agent writes it once and never
 //! reads it.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::bell::Bell;
 use crate::layout::{FUNCTIONS_MAX, NEXT_MAX};
@@ -34,10 +34,27 @@ pub struct Function {
     pub timeout_ns: u64,
     /// Where its output goes, as indices; the first one answers the caller. None: the output is the answer.
     pub next: Vec<usize>,
-    /// Instances that its worker keeps ready.
-    pub ready: usize,
+    /// Instances that its worker keeps ready for calls to come.
+    pub ready: Ready,
     /// Format of its output (CoAP Content-Formats registry), unless an instance says another.
     pub content_format: Option<u16>,
+}
+
+/// How many instances of a function stand ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// So many, with however few calls.
+    pub least: usize,
+    /// No more, with however many. The same as `least` where the number is fixed.
+    pub most: usize,
+}
+
+impl Ready {
+    /// Always this number.
+    #[must_use]
+    pub const fn exactly(number: usize) -> Self {
+        Self { least: number, most: number }
+    }
 }
 
 /// Text of up to `N` bytes.
@@ -88,8 +105,8 @@ pub(crate) struct FunctionEntry {
     timeout_ns: AtomicU64,
     /// What the function's worker sleeps on.
     pub(crate) worker: Bell,
-    /// Instances the worker keeps ready.
-    ready: AtomicU32,
+    /// Instances the worker keeps ready: at least, and at most.
+    ready: [AtomicU16; 2],
     /// Format of its output, unless an instance says another; `NO_FORMAT` for none.
     content_format: AtomicU32,
     next_count: AtomicU32,
@@ -118,7 +135,9 @@ impl FunctionEntry {
     pub(crate) fn write(&self, function: &Function) {
         self.name.write(&function.name);
         self.timeout_ns.store(function.timeout_ns, Ordering::Relaxed);
-        self.ready.store(narrow(function.ready), Ordering::Relaxed);
+        for (to, count) in self.ready.iter().zip([function.ready.least, function.ready.most]) {
+            to.store(u16::try_from(count).unwrap_or(u16::MAX), Ordering::Relaxed);
+        }
         self.content_format.store(function.content_format.map_or(NO_FORMAT, u32::from), Ordering::Relaxed);
         self.next_count.store(narrow(function.next.len().min(NEXT_MAX)), Ordering::Relaxed);
         for (to, from) in self.next.iter().zip(&function.next) {
@@ -133,7 +152,10 @@ impl FunctionEntry {
             name: self.name.read(),
             timeout_ns: self.timeout_ns.load(Ordering::Relaxed),
             next: next.filter(|next| *next < FUNCTIONS_MAX).collect(),
-            ready: self.ready.load(Ordering::Relaxed) as usize,
+            ready: {
+                let [least, most] = self.ready.each_ref().map(|count| usize::from(count.load(Ordering::Relaxed)));
+                Ready { least, most }
+            },
             content_format: u16::try_from(self.content_format.load(Ordering::Relaxed)).ok(),
         }
     }

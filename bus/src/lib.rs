@@ -74,7 +74,7 @@ mod wake;
 
 pub use agent::AgentSide;
 pub use bus::{Bus, Destination};
-pub use catalogue::{Catalogue, Function};
+pub use catalogue::{Catalogue, Function, Ready};
 pub use envelope::{Address, Envelope, Verdict};
 pub use hold::{Draft, Payload, Taken};
 pub use layout::{Geometry, Layout};

@@ -192,8 +192,13 @@ mod tests {
 
     /// The bus, as a process of the sandbox and as the agent hold it.
     fn bus() -> (Bus, AgentSide) {
-        let function =
-            Function { name: "f".to_owned(), timeout_ns: 1, next: Vec::new(), ready: 1, content_format: None };
+        let function = Function {
+            name: "f".to_owned(),
+            timeout_ns: 1,
+            next: Vec::new(),
+            ready: crate::Ready::exactly(1),
+            content_format: None,
+        };
         let geometry = Geometry {
             assured: [0; CLASSES],
             common: [4, 0, 0, 1],

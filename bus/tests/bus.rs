@@ -29,7 +29,7 @@ fn bus(geometry: Geometry) -> (Bus, AgentSide, OwnedFd) {
         name: name.to_owned(),
         timeout_ns: 1_000_000_000,
         next: next.to_vec(),
-        ready: 1,
+        ready: sandbar_bus::Ready::exactly(1),
         content_format: None,
     };
     let functions = [function("f", &[1]), function("g", &[])];

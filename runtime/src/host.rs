@@ -156,7 +156,14 @@ impl HostAgent {
             tracing::info!(sandboxes = swept.sandboxes, processes = swept.processes, "cleared away what was left");
         }
         let inside = Inside::lay_out(&state).map_err(failed(&state))?;
-        let grounds = Arc::new(Grounds { hierarchy, host_name, inside, mount_point, renewal: config.renewal });
+        let grounds = Arc::new(Grounds {
+            hierarchy,
+            host_name,
+            inside,
+            mount_point,
+            ready_max: config.ceiling.ready,
+            renewal: config.renewal,
+        });
         let shared = Shared {
             bus: Arc::new(HostBus::new(&config, first_call())),
             config: HostConfig { state, ..config },

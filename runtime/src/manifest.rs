@@ -54,6 +54,9 @@ pub const FILE_NAME: &str = "sandbar.toml";
 /// The most functions one application has: each costs a worker and a queue of its sandbox's segment.
 pub const FUNCTIONS_MAX: usize = 64;
 
+/// Instances of one function that may be asked to stand ready.
+pub const READY_MAX: u32 = 64;
+
 /// The most functions one function hands its output to: each gets a message of its own.
 pub const NEXT_MAX: usize = 8;
 
@@ -103,6 +106,8 @@ pub struct Function {
     pub handler: String,
     /// The longest one instance may take to answer.
     pub timeout: Duration,
+    /// How many of its instances stand ready for calls to come.
+    pub ready: Ready,
     /// The format of its output, unless an instance says another: a number of the CoAP Content-Formats registry.
     pub content_format: Option<u16>,
     /// The functions that get its output, as indices into [`Application::functions`]; the first goes on to answer the
@@ -110,6 +115,16 @@ pub struct Function {
     pub next: Vec<usize>,
     /// What its worker and its instances together may use of what the sandbox may.
     pub limits: FunctionLimits,
+}
+
+/// How many instances of a function stand ready for calls to come. Each is a process that waits; a call that finds none waits for a fork.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ready {
+    /// As many as calls come while one is made anew.
+    #[default]
+    Auto,
+    /// This number; 0: each call waits for a fork.
+    Exactly(u32),
 }
 
 /// What one function may use of what its application's sandbox may. Nothing given: whatever the others leave.

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use crate::cgroup::{Cgroup, CgroupError, CgroupLimits, Hierarchy};
 use crate::inside::Inside;
-use crate::manifest::{Application, Runtime};
+use crate::manifest::{Application, Ready, Runtime};
 use crate::python::Python;
 use crate::rootfs::Rootfs;
 use crate::watch::watch;
@@ -40,8 +40,8 @@ use process::Process;
 
 /// How long the workers may take to load their code; the supervisor gives up before.
 const LOAD_MAX: Duration = Duration::from_secs(70);
-/// Instances that each function keeps ready, where that leaves as many again for calls under way; else it keeps one.
-const READY_PER_FUNCTION: usize = 2;
+/// Instances that a function keeps ready at most, unless its manifest or the host says otherwise.
+const READY_AUTO_MAX: usize = 16;
 
 /// What of the host goes into every sandbox.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(crate) struct Grounds {
     pub(crate) inside: Inside,
     /// An empty directory.
     pub(crate) mount_point: PathBuf,
+    /// Instances that any function may keep ready, at most.
+    pub(crate) ready_max: Option<u32>,
     /// When workers are renewed.
     pub(crate) renewal: Renewal,
 }
@@ -161,7 +163,7 @@ impl Sandbox {
     ) -> Result<Self, SandboxError> {
         let mut phases = Phases::begin();
         let application = &specification.application;
-        let (segment, segment_fd) = make_segment(application)?;
+        let (segment, segment_fd) = make_segment(application, grounds.ready_max)?;
         let (logs, log_ends) = log_pipes(application.functions.len())?;
         // From the start: code that prints while it is loaded must not wait for somebody to read it.
         read_logs(logs);
@@ -306,9 +308,8 @@ async fn remove_cgroup(cgroup: Cgroup) {
     }
 }
 
-fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), SandboxError> {
+fn make_segment(application: &Application, ready_max: Option<u32>) -> Result<(Segment, OwnedFd), SandboxError> {
     let slots = slots(application);
-    let ready = if slots >= 2 * READY_PER_FUNCTION * application.functions.len() { READY_PER_FUNCTION } else { 1 };
     let functions: Vec<Function> = application
         .functions
         .iter()
@@ -316,7 +317,7 @@ fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), Sandbox
             name: function.name.as_str().to_owned(),
             timeout_ns: u64::try_from(function.timeout.as_nanos()).unwrap_or(u64::MAX),
             next: function.next.clone(),
-            ready,
+            ready: ready(function.ready, slots / application.functions.len(), ready_max),
             content_format: function.content_format,
         })
         .collect();
@@ -331,6 +332,17 @@ fn make_segment(application: &Application) -> Result<(Segment, OwnedFd), Sandbox
         spin_ns: u64::try_from(application.limits.spin.as_nanos()).unwrap_or(0),
     };
     Ok(Segment::create(layout, &catalogue)?)
+}
+
+/// How many instances of a function stand ready: of its share of the slots at most half, so that as many calls can be under way, but one in
+/// any case that its manifest does not rule out.
+fn ready(asked: Ready, share: usize, host_max: Option<u32>) -> sandbar_bus::Ready {
+    let host_max = host_max.map_or(usize::MAX, |max| max as usize);
+    let most = (share / 2).max(1).min(host_max);
+    match asked {
+        Ready::Auto => sandbar_bus::Ready { least: most.min(1), most: most.min(READY_AUTO_MAX) },
+        Ready::Exactly(number) => sandbar_bus::Ready::exactly((number as usize).min(most)),
+    }
 }
 
 /// How many instances may exist at a time: every process that is neither the supervisor nor a worker may be one, but an instance

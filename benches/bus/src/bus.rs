@@ -38,7 +38,7 @@ impl ApplicationBus {
             name: "measured".to_owned(),
             timeout_ns: PATIENCE_NS,
             next: Vec::new(),
-            ready: 1,
+            ready: sandbar_bus::Ready::exactly(1),
             content_format: None,
         };
         let catalogue =

@@ -30,7 +30,7 @@ impl Application {
             name: name.to_owned(),
             timeout_ns: 1_000_000_000,
             next: next.to_vec(),
-            ready: 1,
+            ready: sandbar_bus::Ready::exactly(1),
             content_format: None,
         };
         let catalogue = Catalogue {

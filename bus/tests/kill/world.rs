@@ -71,7 +71,7 @@ impl World {
             name: name.to_owned(),
             timeout_ns: 1_000_000_000,
             next: Vec::new(),
-            ready: 1,
+            ready: sandbar_bus::Ready::exactly(1),
             content_format: None,
         };
         let functions = vec![function("f"), function("g")];

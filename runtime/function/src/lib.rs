@@ -25,6 +25,7 @@ pub mod abi;
 mod context;
 pub mod instance;
 mod output;
+mod pool;
 pub mod process;
 pub mod worker;
 

@@ -1,15 +1,19 @@
 //! The worker: the long-lived process of one function. It holds the function's code, loaded, and forks an instance whenever
 //! fewer stand ready than should.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use sandbar_bus::clock::now_ns;
+use sandbar_bus::layout::FUNCTIONS_MAX;
 use sandbar_bus::slot::Phase;
 use sandbar_bus::{Bus, Function};
 
 use crate::instance::Instance;
+use crate::pool::Pool;
 use crate::process::{self, Side, Standing};
 
 /// Descriptors that the supervisor hands a worker.
@@ -47,6 +51,7 @@ pub struct Worker {
     index: usize,
     function: Function,
     standing: Standing,
+    pool: Cell<Pool>,
 }
 
 /// Why a process cannot be a worker.
@@ -114,7 +119,8 @@ impl Worker {
         let index = bus.function_index(name).ok_or_else(none)?;
         let function = bus.function(index).ok_or_else(none)?;
         let standing = Standing::open().map_err(|_| WorkerError::NotInASandbox("a worker's /proc is not there"))?;
-        Ok(Self { bus, index, function, standing })
+        let pool = Cell::new(Pool::new(function.ready, now_ns()));
+        Ok(Self { bus, index, function, standing, pool })
     }
 
     /// The function this is the worker of.
@@ -169,8 +175,16 @@ impl Worker {
     /// # Errors
     /// When there is no room for another process: the slot is free again, after a pause that lets others end.
     pub fn fork_into(&self, slot: usize) -> std::io::Result<Option<Instance>> {
+        let began_ns = now_ns();
         match self.standing.fork(&self.bus.slots()[slot].pid) {
-            Ok(Side::Parent) => Ok(None),
+            Ok(Side::Parent) => {
+                let mut pool = self.pool.get();
+                pool.made(now_ns().saturating_sub(began_ns));
+                self.pool.set(pool);
+                // One at a time: whoever has a call to serve goes first.
+                std::thread::yield_now();
+                Ok(None)
+            }
             Ok(Side::Child) => Ok(Some(Instance::begin(self.bus, self.index, self.function.clone(), slot))),
             Err(error) => {
                 self.bus.slots()[slot].release();
@@ -189,7 +203,8 @@ impl Worker {
     /// A slot, if fewer instances stand ready (or are on their way) than wanted, and if the function may have another.
     fn wanted_slot(&self) -> Option<usize> {
         let functions = self.bus.layout().geometry.functions;
-        let mut held = vec![0usize; functions];
+        let mut held = [0usize; FUNCTIONS_MAX];
+        let held = &mut held[..functions];
         let (mut free, mut ahead) = (0usize, 0usize);
         for (index, slot) in self.bus.slots().iter().enumerate() {
             let Some(state) = slot.state() else { continue };
@@ -200,7 +215,10 @@ impl Worker {
                 ahead += usize::from(state.function == self.index && self.can_take(index, state.phase));
             }
         }
-        let wanted = self.function.ready.max(self.bus.waiting(self.index).min(AHEAD_MAX));
+        let waiting = self.bus.waiting(self.index);
+        let mut pool = self.pool.get();
+        let wanted = pool.look(now_ns(), ahead, waiting).max(waiting.min(AHEAD_MAX));
+        self.pool.set(pool);
         if ahead >= wanted {
             return None;
         }

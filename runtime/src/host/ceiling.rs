@@ -2,8 +2,8 @@
 
 use sandbar_supervisor::identity::Network;
 
-use crate::manifest::Application;
 use crate::manifest::quantity::show_size;
+use crate::manifest::{Application, Ready};
 
 /// The most that a manifest may ask for. What is not given is bounded by the manifest's own ranges only.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -14,6 +14,9 @@ pub struct Ceiling {
     pub processes: Option<u32>,
     /// Processor time of one application, in processors.
     pub cpus: Option<f64>,
+    /// Instances of one function that stand ready. A manifest that leaves the number to Sandbar is kept below, one that names a higher one
+    /// is refused.
+    pub ready: Option<u32>,
     /// Whether an application may have the host's network.
     pub host_network: bool,
 }
@@ -50,6 +53,11 @@ impl Ceiling {
         below("memory", "--memory-max", limits.memory_bytes, self.memory_bytes, |bytes| show_size(*bytes))?;
         below("processes", "--processes-max", limits.processes, self.processes, u32::to_string)?;
         below("cpus", "--cpus-max", limits.cpus, self.cpus, f64::to_string)?;
+        for function in &application.functions {
+            if let Ready::Exactly(number) = function.ready {
+                below("ready", "--ready-max", number, self.ready, u32::to_string)?;
+            }
+        }
         if application.network == Network::Host && !self.host_network {
             return Err(CeilingError::HostNetwork);
         }
@@ -82,7 +90,7 @@ mod tests {
     #[test]
     fn an_application_may_ask_for_the_ceiling_and_for_no_more() {
         let ceiling =
-            Ceiling { memory_bytes: Some(64 << 20), processes: Some(32), cpus: Some(0.5), host_network: false };
+            Ceiling { memory_bytes: Some(64 << 20), processes: Some(32), cpus: Some(0.5), ..Ceiling::default() };
         let at = "[limits]\nmemory = \"64MiB\"\nprocesses = 32\ncpus = 0.5";
         assert_eq!(ceiling.check(&application(at)), Ok(()));
         let more_than_that = [
@@ -96,6 +104,20 @@ mod tests {
             let error = ceiling.check(&application(&over.join("\n"))).expect_err("over the ceiling").to_string();
             assert!(error.contains(flag) && error.starts_with(field), "{error}");
         }
+    }
+
+    #[test]
+    fn more_instances_ready_than_the_host_keeps_are_refused() {
+        let asks = |ready: &str| {
+            let text = format!("name = \"a\"\n[functions.f]\nruntime = \"python3\"\ncode = \"f.py\"\nready = {ready}");
+            Application::parse(&text, "sandbar.toml").expect("a manifest")
+        };
+        let ceiling = Ceiling { ready: Some(4), ..Ceiling::default() };
+        for allowed in ["4", "0", "\"auto\""] {
+            assert_eq!(ceiling.check(&asks(allowed)), Ok(()));
+        }
+        let error = ceiling.check(&asks("5")).expect_err("over the ceiling").to_string();
+        assert!(error.starts_with("ready = 5") && error.contains("--ready-max"), "{error}");
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{At, Plain, PlainFunction};
+use super::document::{At, Plain, PlainFunction, PlainReady};
 use super::problem::{Problems, did_you_mean};
 use super::quantity::{show_time, time};
 use super::{
-    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, Rootfs, Runtime,
-    Target, code, limits,
+    Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, READY_MAX, Ready,
+    Rootfs, Runtime, Target, code, limits,
 };
 
 /// The time-out of a function that names none.
@@ -232,12 +232,37 @@ fn function(
         }
         None => Some(TIMEOUT_DEFAULT),
     };
+    let ready = match &plain.ready {
+        Some(ready) => checked_ready(ready, problems)?,
+        None => Ready::Auto,
+    };
     let content_format = match &plain.content_format {
         Some(number) => Some(checked_content_format(number, problems)?),
         None => None,
     };
     let (name, runtime, code) = (name?, runtime?, code?);
-    Some(Function { name, runtime, code, handler: handler?, timeout: timeout?, content_format, next, limits })
+    let (handler, timeout) = (handler?, timeout?);
+    Some(Function { name, runtime, code, handler, timeout, ready, content_format, next, limits })
+}
+
+fn checked_ready(written: &At<PlainReady>, problems: &mut Problems<'_>) -> Option<Ready> {
+    let number = match &written.value {
+        PlainReady::Word(word) if word == "auto" => return Some(Ready::Auto),
+        PlainReady::Word(word) => {
+            let why = format_args!("ready = \"{}\" is neither \"auto\" nor a number", word.escape_debug());
+            problems.at(&written.span, why);
+            return None;
+        }
+        PlainReady::Number(number) => *number,
+    };
+    match u32::try_from(number) {
+        Ok(number) if number <= READY_MAX => Some(Ready::Exactly(number)),
+        Ok(_) | Err(_) => {
+            let why = format_args!("{number} is out of range: instances that stand ready are from 0 to {READY_MAX}");
+            problems.at(&written.span, why);
+            None
+        }
+    }
 }
 
 fn checked_content_format(number: &At<i64>, problems: &mut Problems<'_>) -> Option<u16> {

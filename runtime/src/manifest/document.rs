@@ -42,6 +42,13 @@ pub(super) struct PlainLimits {
     pub(super) spin: Option<At<String>>,
 }
 
+/// How many instances are to stand ready, as it was written.
+#[derive(Debug)]
+pub(super) enum PlainReady {
+    Number(i64),
+    Word(String),
+}
+
 /// A table `[functions.NAME]` as it was written.
 #[derive(Debug)]
 pub(super) struct PlainFunction {
@@ -50,6 +57,7 @@ pub(super) struct PlainFunction {
     pub(super) code: Option<At<String>>,
     pub(super) handler: Option<At<String>>,
     pub(super) timeout: Option<At<String>>,
+    pub(super) ready: Option<At<PlainReady>>,
     pub(super) content_format: Option<At<i64>>,
     pub(super) next: Vec<At<String>>,
     /// `memory`, `processes` and `cpus` alone.
@@ -58,7 +66,8 @@ pub(super) struct PlainFunction {
 
 const TOP_FIELDS: [&str; 8] = ["name", "entry", "calls", "callers", "network", "rootfs", "limits", "functions"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
-const FUNCTION_FIELDS: [&str; 7] = ["runtime", "code", "handler", "timeout", "content_format", "next", "limits"];
+const FUNCTION_FIELDS: [&str; 8] =
+    ["runtime", "code", "handler", "timeout", "ready", "content_format", "next", "limits"];
 const FUNCTION_LIMITS_FIELDS: [&str; 3] = ["memory", "processes", "cpus"];
 
 /// Reads the text. `None` if it is not TOML; a field that was refused is absent from what is returned.
@@ -152,6 +161,7 @@ fn read_functions(table: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<Plain
             code: text_field(fields, "code", "\"ingest.py\"", problems),
             handler: text_field(fields, "handler", "\"handle\"", problems),
             timeout: text_field(fields, "timeout", "\"2s\"", problems),
+            ready: ready_field(fields, problems),
             content_format: whole_number_field(fields, "content_format", problems),
             next: texts_field(fields, "next", "a function's name or a list of names", problems),
             limits: table_field(fields, "limits", problems).map_or_else(PlainLimits::default, |(_, limits)| {
@@ -222,6 +232,25 @@ fn whole_number_field(table: &DeTable<'_>, name: &str, problems: &mut Problems<'
         wrong_type(value, name, "a whole number such as 64", problems);
     }
     number.map(|number| At { value: number, span: value.span() })
+}
+
+/// A number, or a word.
+fn ready_field(table: &DeTable<'_>, problems: &mut Problems<'_>) -> Option<At<PlainReady>> {
+    let value = table.get("ready")?;
+    let written = match value.get_ref().as_str() {
+        Some(word) => PlainReady::Word(word.to_owned()),
+        None => {
+            let number = value.get_ref().as_integer();
+            match number.and_then(|number| i64::from_str_radix(number.as_str(), number.radix()).ok()) {
+                Some(number) => PlainReady::Number(number),
+                None => {
+                    wrong_type(value, "ready", "a whole number such as 4, or \"auto\"", problems);
+                    return None;
+                }
+            }
+        }
+    };
+    Some(At { value: written, span: value.span() })
 }
 
 fn number_field(table: &DeTable<'_>, name: &str, problems: &mut Problems<'_>) -> Option<At<f64>> {

@@ -41,6 +41,8 @@ pub struct Supervisor {
     workers: Vec<Worker>,
     /// By function, how many workers it has had: each is another user than the one before.
     turns: Vec<u32>,
+    /// By function, how many instances stand ready at most when nothing is under way.
+    ready_most: Vec<usize>,
     /// By function, how many instances of its worker have ended.
     served: Vec<u64>,
     renewal: Renewal,
@@ -85,6 +87,9 @@ impl Supervisor {
             outlets,
             workers: Vec::with_capacity(functions.len()),
             turns: vec![0; functions.len()],
+            ready_most: (0..functions.len())
+                .map(|function| bus.function(function).map_or(0, |function| function.ready.most))
+                .collect(),
             served: vec![0; functions.len()],
             renewal,
             was_ready: false,

@@ -86,6 +86,7 @@ impl Supervisor {
         }
         for function in 0..self.functions.len() {
             self.audit_queue(function, now);
+            self.trim(function);
         }
         true
     }
@@ -146,6 +147,22 @@ impl Supervisor {
     fn has_its_process(&self, slot: usize) -> bool {
         let pid = self.bus.slots()[slot].pid.load(Ordering::Acquire);
         i32::try_from(pid).is_ok_and(|pid| pid > 1 && kill(Pid::from_raw(pid), None).is_ok())
+    }
+
+    /// Ends instances that were made for a burst and have nothing to do: those beyond the most that are to stand ready.
+    fn trim(&self, function: usize) {
+        let most = self.ready_most[function];
+        let mut surplus = self.bus.idle_instances(function).saturating_sub(most);
+        for slot in (0..self.bus.slots().len()).rev() {
+            if surplus == 0 {
+                return;
+            }
+            // Whoever withdraws one that waits has made sure that nobody else chooses it.
+            if self.bus.withdraw(function, slot) {
+                kill_user(instance_id(slot));
+                surplus -= 1;
+            }
+        }
     }
 
     fn audit_queue(&mut self, function: usize, now: Instant) {
