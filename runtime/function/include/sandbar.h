@@ -22,6 +22,14 @@
 extern "C" {
 #endif
 
+/* Where an interpreter takes the memory for its allocator's arenas from, so that it lies on huge pages where that pays and forks are
+ * cheap: three words, as CPython's PyObjectArenaAllocator. */
+struct sandbar_arena_allocator {
+    void *own;
+    void *(*allocate)(void *own, size_t size);
+    void (*free)(void *own, void *start, size_t size);
+};
+void sandbar_arenas(struct sandbar_arena_allocator *allocator);
 /* Joins the application's bus and says that the code is loaded. Ends the process if no sandbox started it. */
 void sandbar_worker_ready(void);
 /* Says why this process will never be a worker, and ends it. */
@@ -31,6 +39,9 @@ uint32_t sandbar_worker_next_slot(void);
 /* Forks an instance into a slot: 1 in the instance, 0 in the worker, -1 if there was no room for a process. */
 int32_t sandbar_worker_fork(uint32_t slot);
 
+/* Begins (1) or ends (0) a rehearsal: there is always an event, and an answer goes nowhere. For runtimes that go through the path of a
+ * call before there is one, so that nothing is done there for the first time. */
+void sandbar_instance_rehearse(int32_t begins);
 /* Sleeps until there is a call: 1 with a call, 0 if it was over before it could start. */
 int32_t sandbar_instance_take(void);
 /* The event and its length in bytes. Valid until the instance answers. */

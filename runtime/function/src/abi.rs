@@ -5,9 +5,10 @@
 #![allow(unsafe_code, reason = "a C interface")]
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::heap::{allocate_arena, free_arena};
 use crate::instance::{CallError, Instance, Served};
 use crate::output::Output;
 use crate::worker::{Worker, give_up};
@@ -18,10 +19,12 @@ struct Process {
     instance: Option<Instance>,
     served: Option<Served>,
     application: Vec<u8>,
+    /// Whether there is no call, but all is as if there were.
+    rehearsal: bool,
 }
 
 static PROCESS: Mutex<Process> =
-    Mutex::new(Process { worker: None, instance: None, served: None, application: Vec::new() });
+    Mutex::new(Process { worker: None, instance: None, served: None, application: Vec::new(), rehearsal: false });
 
 thread_local! {
     /// The reply (or the diagnostic) of this thread's last call, until the next one.
@@ -31,6 +34,9 @@ thread_local! {
 fn process() -> MutexGuard<'static, Process> {
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// The event of a rehearsal: long enough that whoever copies it needs memory to do so.
+const REHEARSED_EVENT: &[u8] = &[b' '; 64];
 
 /// The outcome of a call, as C sees it.
 const DONE: i32 = 0;
@@ -66,6 +72,27 @@ unsafe fn string(text: *const c_char) -> String {
 
 fn format(content_format: i32) -> Option<u16> {
     u16::try_from(content_format).ok()
+}
+
+/// Where an interpreter takes the memory for its allocator's arenas from, so that it lies on huge pages: laid out as CPython's
+/// `PyObjectArenaAllocator`. To be handed to it before code is loaded.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ArenaAllocator {
+    own: *mut c_void,
+    allocate: extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    free: extern "C" fn(*mut c_void, *mut c_void, usize),
+}
+
+/// Says where arenas come from.
+///
+/// # Safety
+/// `allocator` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_arenas(allocator: *mut ArenaAllocator) {
+    let arenas = ArenaAllocator { own: std::ptr::null_mut(), allocate: allocate_arena, free: free_arena };
+    // SAFETY: the caller's word.
+    unsafe { allocator.write(arenas) };
 }
 
 /// Joins the bus and says that the code is loaded. Does not return when the process was not started by a sandbox.
@@ -113,10 +140,20 @@ pub extern "C" fn sandbar_worker_fork(slot: u32) -> i32 {
     }
 }
 
+/// Begins (1) or ends (0) a rehearsal, in which what belongs to a call can be called without one, for all that this leaves in place for
+/// the call: there is always an event, and an answer goes nowhere.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_instance_rehearse(begins: i32) {
+    process().rehearsal = begins != 0;
+}
+
 /// Sleeps until there is a call: 1 with a call, 0 when it was over before it could start.
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_instance_take() -> i32 {
     let mut process = process();
+    if process.rehearsal {
+        return 1;
+    }
     process.served = process.instance.as_ref().and_then(Instance::take);
     i32::from(process.served.is_some())
 }
@@ -128,7 +165,8 @@ pub extern "C" fn sandbar_instance_take() -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandbar_event(len: *mut usize) -> *const u8 {
     let process = process();
-    let event = process.served.as_ref().map_or(&[][..], Served::event);
+    let without = if process.rehearsal { REHEARSED_EVENT } else { &[] };
+    let event = process.served.as_ref().map_or(without, Served::event);
     // SAFETY: the caller's word.
     unsafe { *len = event.len() };
     event.as_ptr()

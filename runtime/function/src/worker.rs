@@ -9,6 +9,7 @@ use std::time::Duration;
 use sandbar_bus::slot::Phase;
 use sandbar_bus::{Bus, Function};
 
+use crate::heap;
 use crate::instance::Instance;
 use crate::process::{self, Side, Standing};
 
@@ -133,6 +134,7 @@ impl Worker {
         if threads > 1 {
             return Err(WorkerError::Threads(threads));
         }
+        heap::settle();
         if let Some(mut status) = report(READY) {
             // Whatever ends the wait, it is over.
             let _closed = status.read(&mut [0]);
