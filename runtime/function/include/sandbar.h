@@ -30,6 +30,15 @@ struct sandbar_arena_allocator {
     void (*free)(void *own, void *start, size_t size);
 };
 void sandbar_arenas(struct sandbar_arena_allocator *allocator);
+/* For an interpreter that the supervisor has started as the template of its language's workers. Sleeps until a worker is wanted: 1, or 0 when
+ * none will be any more. */
+int32_t sandbar_template_next(void);
+/* Forks that worker: 1 in the worker, which is one from here on, 0 in the template. */
+int32_t sandbar_template_fork(void);
+/* What the worker is to load: its function's name (0), the code (1), the handler (2), and the length of that. */
+const uint8_t *sandbar_template_wanted(int32_t what, size_t *len);
+/* Ends the template. */
+_Noreturn void sandbar_template_end(void);
 /* Joins the application's bus and says that the code is loaded. Ends the process if no sandbox started it. */
 void sandbar_worker_ready(void);
 /* Says why this process will never be a worker, and ends it. */

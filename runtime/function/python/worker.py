@@ -1,6 +1,7 @@
 """The worker of a Python function: a warmed interpreter that forks an instance for each call.
 
-Started by the sandbox's supervisor as `python3 worker.py CODE HANDLER`. Uses only the standard library and the C interface
+Started by the sandbox's supervisor as `python3 worker.py CODE HANDLER`; or without arguments as the template from which it has the
+workers of an application's Python functions forked, so that they share what all of them load. Uses only the standard library and the C interface
 of libsandbar_function, and runs on Python 3.9 and later.
 """
 
@@ -51,6 +52,10 @@ def _load_library():
     size_out = ctypes.POINTER(ctypes.c_size_t)
     signatures = {
         "sandbar_arenas": (None, [pointer]),
+        "sandbar_template_next": (ctypes.c_int32, []),
+        "sandbar_template_fork": (ctypes.c_int32, []),
+        "sandbar_template_wanted": (pointer, [ctypes.c_int32, size_out]),
+        "sandbar_template_end": (None, []),
         "sandbar_worker_ready": (None, []),
         "sandbar_worker_give_up": (None, [ctypes.c_char_p]),
         "sandbar_worker_fork": (ctypes.c_int32, [ctypes.c_uint32]),
@@ -294,24 +299,33 @@ def _fork(slot):
     return side == 1
 
 
-def main(path, handler_name):
-    sys.argv = [path]
-    _take_arenas_from_library()
-    try:
-        handler = _load_handler(path, handler_name)
-    except BaseException as error:
-        _print_exception()
-        _bus.sandbar_worker_give_up(f"cannot load {os.path.basename(path)}: {_describe(error)}".encode())
-    context = Context(os.environ["SANDBAR_FUNCTION"])
-    touched = _touched_by(handler)
+def _warm_up(context, touched):
     for _ in range(_REHEARSALS):
         _rehearse(context, touched)
-    # What is loaded now stays: no collection in an instance looks at it, and so copies the pages it shares with the worker.
+
+
+def _keep_what_is_loaded():
+    # What is loaded now stays: no collection in a process forked from here looks at it, and so copies the pages it shares.
     gc.collect()
     gc.freeze()
     gc.disable()
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _be_worker(function, path, handler_name):
+    os.environ["SANDBAR_FUNCTION"] = function
+    sys.argv = [path]
+    gc.enable()
+    try:
+        handler = _load_handler(path, handler_name)
+    except BaseException as error:
+        _print_exception()
+        _bus.sandbar_worker_give_up(f"cannot load {os.path.basename(path)}: {_describe(error)}".encode())
+    context = Context(function)
+    touched = _touched_by(handler)
+    _warm_up(context, touched)
+    _keep_what_is_loaded()
     _bus.sandbar_worker_ready()
     while not _fork(_bus.sandbar_worker_next_slot()):
         pass
@@ -321,5 +335,30 @@ def main(path, handler_name):
     _bus.sandbar_instance_exit()
 
 
+def _wanted(what):
+    return _bytes_of(lambda length: _bus.sandbar_template_wanted(what, length)).decode("utf-8", "surrogateescape")
+
+
+def _be_template():
+    """Forks the workers that are wanted. Runs nothing of the application; what all of them need is warm before they are forked."""
+    _warm_up(Context(""), [])
+    _keep_what_is_loaded()
+    while _bus.sandbar_template_next():
+        _before_fork()
+        if _bus.sandbar_template_fork():
+            _after_fork_in_child()
+            _be_worker(_wanted(0), _wanted(1), _wanted(2))
+        _after_fork_in_parent()
+    _bus.sandbar_template_end()
+
+
+def main(arguments):
+    _take_arenas_from_library()
+    if arguments:
+        _be_worker(os.environ["SANDBAR_FUNCTION"], *arguments)
+    else:
+        _be_template()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1:])

@@ -12,6 +12,8 @@ use std::time::Duration;
 use crate::heap::{allocate_arena, free_arena};
 use crate::instance::{CallError, Instance, Served};
 use crate::output::Output;
+use crate::process::Side;
+use crate::template::{self, Wanted};
 use crate::worker::{Worker, give_up};
 
 #[derive(Default)]
@@ -20,12 +22,19 @@ struct Process {
     instance: Option<Instance>,
     served: Option<Served>,
     application: Vec<u8>,
+    wanted: Option<Wanted>,
     /// Whether there is no call, but all is as if there were.
     rehearsal: bool,
 }
 
-static PROCESS: Mutex<Process> =
-    Mutex::new(Process { worker: None, instance: None, served: None, application: Vec::new(), rehearsal: false });
+static PROCESS: Mutex<Process> = Mutex::new(Process {
+    worker: None,
+    instance: None,
+    served: None,
+    application: Vec::new(),
+    wanted: None,
+    rehearsal: false,
+});
 
 thread_local! {
     /// The reply (or the diagnostic) of this thread's last call, until the next one.
@@ -94,6 +103,54 @@ pub unsafe extern "C" fn sandbar_arenas(allocator: *mut ArenaAllocator) {
     let arenas = ArenaAllocator { own: std::ptr::null_mut(), allocate: allocate_arena, free: free_arena };
     // SAFETY: the caller's word.
     unsafe { allocator.write(arenas) };
+}
+
+/// In a template, sleeps until a worker is wanted: 1, or 0 when none will be any more.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_template_next() -> i32 {
+    let wanted = template::next();
+    let mut process = process();
+    process.wanted = wanted;
+    i32::from(process.wanted.is_some())
+}
+
+/// Forks the worker that is wanted: 1 in the worker, 0 in the template.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_template_fork() -> i32 {
+    let process = process();
+    let Some(wanted) = process.wanted.as_ref() else { return 0 };
+    if !matches!(wanted.fork(), Ok(Side::Child)) {
+        // Without room for a process: the supervisor sees that there is none.
+        return 0;
+    }
+    if let Err(error) = wanted.become_worker() {
+        give_up(&format_args!("the worker cannot take its own identity: {error}"));
+    }
+    1
+}
+
+/// What the worker that was wanted is to load: the function's name (0), the code (1), the handler (2); its start, and its length in `len`.
+///
+/// # Safety
+/// `len` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_template_wanted(what: i32, len: *mut usize) -> *const u8 {
+    let process = process();
+    let request = process.wanted.as_ref().map(|wanted| &wanted.request);
+    let part = request.map_or(&[][..], |request| match what {
+        0 => &request.name,
+        1 => &request.code,
+        _ => &request.handler,
+    });
+    // SAFETY: the caller's word.
+    unsafe { *len = part.len() };
+    part.as_ptr()
+}
+
+/// Ends a template.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_template_end() -> ! {
+    template::end()
 }
 
 /// Joins the bus and says that the code is loaded. Does not return when the process was not started by a sandbox.

@@ -30,7 +30,8 @@ const COLLAPSE: libc::c_int = 25;
 pub(crate) fn settle() {
     arenas().settled = true;
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
-    let runs: Vec<Range<usize>> = maps.lines().filter_map(heap_mapping).flat_map(|mapping| dense_runs(&mapping)).collect();
+    let runs: Vec<Range<usize>> =
+        maps.lines().filter_map(heap_mapping).flat_map(|mapping| dense_runs(&mapping)).collect();
     if runs.iter().map(Range::len).sum::<usize>() < WORTH_IT {
         return;
     }

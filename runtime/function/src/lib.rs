@@ -27,6 +27,7 @@ mod heap;
 pub mod instance;
 mod output;
 pub mod process;
+pub mod template;
 pub mod worker;
 
 use std::any::Any;

@@ -17,6 +17,7 @@ pub mod root;
 pub mod seccomp;
 pub mod spawn;
 pub mod supervise;
+pub mod template;
 mod temporary;
 
 use std::error::Error;
