@@ -342,6 +342,8 @@ def _wanted(what):
 def _be_template():
     """Forks the workers that are wanted. Runs nothing of the application; what all of them need is warm before they are forked."""
     _warm_up(Context(""), [])
+    # The compiler makes itself a few hundred types when it is first called.
+    compile("def handle(event, context):\n    return event\n", "warm", "exec")
     _keep_what_is_loaded()
     while _bus.sandbar_template_next():
         _before_fork()

@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::heap::{allocate_arena, free_arena};
+use crate::heap::{allocate_arena, free_arena, trim};
 use crate::instance::{CallError, Instance, Served};
 use crate::output::Output;
 use crate::process::Side;
@@ -108,6 +108,7 @@ pub unsafe extern "C" fn sandbar_arenas(allocator: *mut ArenaAllocator) {
 /// In a template, sleeps until a worker is wanted: 1, or 0 when none will be any more.
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_template_next() -> i32 {
+    trim();
     let wanted = template::next();
     let mut process = process();
     process.wanted = wanted;

@@ -28,6 +28,7 @@ const COLLAPSE: libc::c_int = 25;
 /// Moves what is large and in use of this process's private memory to huge pages. To be called before the first fork; later memory is
 /// that of instances, which need little and need it at once.
 pub(crate) fn settle() {
+    trim();
     arenas().settled = true;
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
     let runs: Vec<Range<usize>> =
@@ -39,6 +40,16 @@ pub(crate) fn settle() {
         // SAFETY: what is at an address does not change. Whatever keeps the kernel from it, the memory is as good as before.
         unsafe { libc::madvise(ptr::without_provenance_mut(run.start), run.len(), COLLAPSE) };
     }
+}
+
+/// Gives back what the C library holds of memory that nobody uses any more: to each process forked from here a page that is not there is
+/// cheaper than one to copy.
+pub(crate) fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it concerns memory only that is in nobody's use.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// The addresses of a line of `/proc/self/maps`, if it is of private memory that is no file's and no stack.
