@@ -44,7 +44,7 @@ pub(crate) fn settle() {
 
 /// Gives back what the C library holds of memory that nobody uses any more: to each process forked from here a page that is not there is
 /// cheaper than one to copy.
-pub(crate) fn trim() {
+pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it concerns memory only that is in nobody's use.
     unsafe {

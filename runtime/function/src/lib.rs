@@ -23,7 +23,7 @@
 
 pub mod abi;
 mod context;
-mod heap;
+pub mod heap;
 pub mod instance;
 mod output;
 pub mod process;
