@@ -17,6 +17,8 @@ _STATUS = 6  # the pipe on which the supervisor hears of the worker
 # How often the path of a call is gone through before the first fork: by then the interpreter has specialised the code and filled its
 # caches, which each instance would otherwise do again, in pages of its own.
 _REHEARSALS = 16
+# When to look for garbage while code is loaded: nearly all that is made then stays, and is looked at once in the end.
+_LOADING = (50_000, 50, 50)
 # Objects that a handler names and that are touched before its call, at most.
 _TOUCHED_MAX = 512
 
@@ -317,11 +319,15 @@ def _be_worker(function, path, handler_name):
     os.environ["SANDBAR_FUNCTION"] = function
     sys.argv = [path]
     gc.enable()
+    usual = gc.get_threshold()
+    gc.set_threshold(*_LOADING)
     try:
         handler = _load_handler(path, handler_name)
     except BaseException as error:
         _print_exception()
         _bus.sandbar_worker_give_up(f"cannot load {os.path.basename(path)}: {_describe(error)}".encode())
+    if gc.get_threshold() == _LOADING:
+        gc.set_threshold(*usual)
     context = Context(function)
     touched = _touched_by(handler)
     _warm_up(context, touched)

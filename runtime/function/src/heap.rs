@@ -2,7 +2,7 @@
 //!
 //! Two ways. Python's arenas are taken from memory that is asked to be huge when it is first touched, which makes loading quicker as
 //! well; but for the first of them, in which the interpreter itself lives: each instance copies some of that, and copies from small pages
-//! are cheaper. All else that is large when the code is loaded is [settled](settle): the kernel copies it to huge pages then.
+//! are cheaper. All else that is large and in one piece when the code is loaded is [settled](settle): the kernel copies it to huge pages then.
 //!
 //! Memory is not given away for it: a heap of a few MiB is left as it is, and so is what was touched only here and there. Kernels that
 //! have no huge pages, or cannot do it now, leave all as it was.
@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of a huge page, where they are these. Elsewhere the kernel takes no advice, or has less to give.
 const HUGE: usize = 2 << 20;
 const PAGE: usize = 4096;
-/// A heap smaller than this stays on small pages.
+/// What is smaller than this stays on small pages.
 const WORTH_IT: usize = 8 << 20;
 /// Of what is to become a huge page, so much must be there: the rest is memory that it costs.
 const RESIDENT_MIN: usize = HUGE / PAGE / 8 * 7;
@@ -31,15 +31,14 @@ pub(crate) fn settle() {
     trim();
     arenas().settled = true;
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
-    let runs: Vec<Range<usize>> =
-        maps.lines().filter_map(heap_mapping).flat_map(|mapping| dense_runs(&mapping)).collect();
-    if runs.iter().map(Range::len).sum::<usize>() < WORTH_IT {
-        return;
-    }
-    for run in runs {
-        // SAFETY: what is at an address does not change. Whatever keeps the kernel from it, the memory is as good as before.
-        unsafe { libc::madvise(ptr::without_provenance_mut(run.start), run.len(), COLLAPSE) };
-    }
+    let runs = maps.lines().filter_map(heap_mapping).flat_map(|mapping| dense_runs(&mapping));
+    // Each costs milliseconds, whatever its size: the kernel waits for all processors.
+    runs.filter(|run| run.len() >= WORTH_IT).for_each(|run| collapse(&run));
+}
+
+fn collapse(run: &Range<usize>) {
+    // SAFETY: what is at an address does not change. Whatever keeps the kernel from it, the memory is as good as before.
+    unsafe { libc::madvise(ptr::without_provenance_mut(run.start), run.len(), COLLAPSE) };
 }
 
 /// Gives back what the C library holds of memory that nobody uses any more: to each process forked from here a page that is not there is
@@ -205,7 +204,7 @@ mod tests {
         touch(512..512 + RESIDENT_MIN - 1);
         touch(1024..2048);
         assert_eq!(dense_runs(&block), [block.start..block.start + HUGE, block.start + 2 * HUGE..block.end]);
-        settle();
+        collapse(&block);
         let first: *const u8 = ptr::with_exposed_provenance(block.start);
         // SAFETY: as above.
         assert_eq!(unsafe { first.read() }, 7, "what was there is there");
