@@ -381,12 +381,16 @@ fn flush_stdio() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-/// Ends the instance's process, once others have had a chance to run: the end of a large process takes its time, and the kernel lets it,
-/// while whoever reads the answer may wait for this very processor. Priorities do not help: they count within a control group only.
+/// For so long an instance stays out of the way before its process ends.
+const ASIDE: Duration = Duration::from_micros(500);
+
+/// Ends the instance's process, once others have had their turn: the end of a large process takes its time, and the kernel lets it,
+/// while whoever is to pass the answer on, or waits for it, may need this very processor. Priorities do not help: they count within a
+/// control group only.
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_instance_exit() -> ! {
     flush_stdio();
-    std::thread::sleep(Duration::from_nanos(1));
+    std::thread::sleep(ASIDE);
     let process = process();
     match process.instance.as_ref() {
         Some(instance) if process.served.is_none() => instance.exit(),
