@@ -48,6 +48,8 @@ uint32_t sandbar_worker_next_slot(void);
 /* Forks an instance into a slot: 1 in the instance, 0 in the worker, -1 if there was no room for a process. */
 int32_t sandbar_worker_fork(uint32_t slot);
 
+/* Both in a loop: returns in each new instance, never in the worker. */
+void sandbar_worker_next_instance(void);
 /* Begins (1) or ends (0) a rehearsal: there is always an event, and an answer goes nowhere. For runtimes that go through the path of a
  * call before there is one, so that nothing is done there for the first time. */
 void sandbar_instance_rehearse(int32_t begins);

@@ -60,8 +60,7 @@ def _load_library():
         "sandbar_template_end": (None, []),
         "sandbar_worker_ready": (None, []),
         "sandbar_worker_give_up": (None, [ctypes.c_char_p]),
-        "sandbar_worker_fork": (ctypes.c_int32, [ctypes.c_uint32]),
-        "sandbar_worker_next_slot": (ctypes.c_uint32, []),
+        "sandbar_worker_next_instance": (None, []),
         "sandbar_instance_rehearse": (None, [ctypes.c_int32]),
         "sandbar_instance_take": (ctypes.c_int32, []),
         "sandbar_event": (pointer, [size_out]),
@@ -289,16 +288,14 @@ def _reseed():
         numpy_random.seed()
 
 
-def _fork(slot):
+def _become_next_instance():
+    """Returns in each new instance. The worker runs nothing of Python from here on: it would copy the pages that it shares with them. So
+    it is about to fork for ever, and never after it."""
     _before_fork()
-    side = _bus.sandbar_worker_fork(slot)
-    if side == 1:
-        _after_fork_in_child()
-        _reseed()
-        gc.enable()
-    else:
-        _after_fork_in_parent()
-    return side == 1
+    _bus.sandbar_worker_next_instance()
+    _after_fork_in_child()
+    _reseed()
+    gc.enable()
 
 
 def _warm_up(context, touched):
@@ -333,8 +330,7 @@ def _be_worker(function, path, handler_name):
     _warm_up(context, touched)
     _keep_what_is_loaded()
     _bus.sandbar_worker_ready()
-    while not _fork(_bus.sandbar_worker_next_slot()):
-        pass
+    _become_next_instance()
     _rehearse(context, touched)
     _serve(handler, context)
     sys.stdout.flush()

@@ -199,6 +199,16 @@ pub extern "C" fn sandbar_worker_fork(slot: u32) -> i32 {
     }
 }
 
+/// Forks instances whenever some are wanted: returns in each of them, never in the worker.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_worker_next_instance() {
+    let mut process = process();
+    let Some(worker) = process.worker.as_ref() else { give_up(&"there is no worker before its code is loaded") };
+    let instance = worker.next_instance();
+    process.application = instance.application().into_bytes();
+    process.instance = Some(instance);
+}
+
 /// Begins (1) or ends (0) a rehearsal, in which what belongs to a call can be called without one, for all that this leaves in place for
 /// the call: there is always an event, and an answer goes nowhere.
 #[unsafe(no_mangle)]
