@@ -1,4 +1,5 @@
-//! Workers of Python functions that are forked from one template: they share an interpreter, and nothing else.
+//! Workers of Python functions that are forked from one template: they share an interpreter, and nothing else. And how the heap lies that
+//! a worker has loaded.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::host::Host;
 use crate::support::process::{self, Process, Role};
-use crate::support::until;
+use crate::support::{skipped, until};
 
 /// The user of a template, in the sandbox.
 const TEMPLATE: u32 = 999;
@@ -120,4 +121,26 @@ fn a_function_that_cannot_be_loaded_is_told_by_its_name() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("function bad: cannot load functions.py: ImportError"), "{}", refused.stderr);
     assert!(!refused.stderr.contains("function good"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_large_heap_lies_on_huge_pages_and_a_small_one_does_not() {
+    let kernel = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    if kernel.is_empty() || kernel.contains("[never]") {
+        return skipped("the kernel gives no huge pages");
+    }
+    let Some(host) = Host::start() else { return };
+    let code =
+        "HEAP = [str(number) * 20 for number in range(SIZE)]\n\ndef heap(event, context):\n    return HEAP[-1]\n";
+    let huge_kib = |name: &str, size: &str| {
+        host.deploy_python(name, &["heap"], &code.replace("SIZE", size));
+        host.call(name, b"").done();
+        let worker = host.processes_of(name, "heap", Role::Worker).remove(0);
+        let memory = fs::read_to_string(format!("/proc/{}/smaps_rollup", worker.pid)).unwrap();
+        let line = memory.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    assert_eq!(huge_kib("small", "1000"), 0);
+    let huge = huge_kib("large", "250_000");
+    assert!(huge >= 8 << 10, "{huge} KiB of 40 MiB");
 }
