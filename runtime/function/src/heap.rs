@@ -2,7 +2,7 @@
 //!
 //! Two ways. Python's arenas are taken from memory that is asked to be huge when it is first touched, which makes loading quicker as
 //! well; but for the first of them, in which the interpreter itself lives: each instance copies some of that, and copies from small pages
-//! are cheaper. All else that is large and in one piece when the code is loaded is [settled](settle): the kernel copies it to huge pages then.
+//! are cheaper. All else that is large and in one piece when the code is loaded, the kernel copies to huge pages then (`settle`).
 //!
 //! Memory is not given away for it: a heap of a few MiB is left as it is, and so is what was touched only here and there. Kernels that
 //! have no huge pages, or cannot do it now, leave all as it was.

@@ -12,9 +12,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
-use nix::sys::socket::{sendmsg, setsockopt, socketpair, sockopt};
-use sandbar_function::template::Request;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixCredentials,
+};
+use nix::sys::socket::{recvmsg, sendmsg, setsockopt, socketpair, sockopt};
+use nix::unistd::Pid;
+use sandbar_function::template::{FORKED, Request};
 
 use crate::identity::{TEMPLATE_ID, kill_user, worker_id};
 use crate::protocol::{FunctionPlan, Program};
@@ -130,6 +133,27 @@ impl Template {
         sendmsg::<()>(self.control.as_fd().as_raw_fd(), &slices, &control, flags, None)?;
         Ok(Spawned { pid: None, status })
     }
+}
+
+/// Which process a template has forked, by the kernel's word; `None` while it has not.
+pub(crate) fn hear_forked(status: &OwnedFd) -> io::Result<Option<Pid>> {
+    let mut bytes = [0; FORKED.len()];
+    let mut space = nix::cmsg_space!(UnixCredentials);
+    let mut slices = [io::IoSliceMut::new(&mut bytes)];
+    let message = match recvmsg::<()>(status.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT) {
+        Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+        message => message?,
+    };
+    let mut pid = None;
+    for control in message.cmsgs()? {
+        // What has closed its end is described as well, by nobody's id.
+        if let ControlMessageOwned::ScmCredentials(sender) = control
+            && message.bytes > 0
+        {
+            pid = Some(Pid::from_raw(sender.pid()));
+        }
+    }
+    pid.map(Some).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 #[cfg(test)]

@@ -14,21 +14,20 @@
 //! while its predecessor may still hold one without a process.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use nix::unistd::Pid;
 use sandbar_bus::slot::Phase;
-use sandbar_function::template::FORKED;
 use sandbar_function::worker::READY;
 
 use super::{Supervisor, TICK};
 use crate::identity::{kill_user, worker_id};
 use crate::protocol::Event;
 use crate::spawn::{Spawned, spawn};
+use crate::template::hear_forked;
 
 /// How long a worker may take to load its code.
 const LOAD_MAX: Duration = Duration::from_secs(60);
@@ -371,27 +370,6 @@ fn kill_if_known(pid: Option<Pid>) {
     if let Some(pid) = pid {
         let _dead_already = kill(pid, Signal::SIGKILL);
     }
-}
-
-/// Which process a template has forked, by the kernel's word; `None` while it has not.
-fn hear_forked(status: &OwnedFd) -> io::Result<Option<Pid>> {
-    let mut bytes = [0; FORKED.len()];
-    let mut space = nix::cmsg_space!(UnixCredentials);
-    let mut slices = [io::IoSliceMut::new(&mut bytes)];
-    let message = match recvmsg::<()>(status.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT) {
-        Err(nix::errno::Errno::EAGAIN) => return Ok(None),
-        message => message?,
-    };
-    let mut pid = None;
-    for control in message.cmsgs()? {
-        // What has closed its end is described as well, by nobody's id.
-        if let ControlMessageOwned::ScmCredentials(sender) = control
-            && message.bytes > 0
-        {
-            pid = Some(Pid::from_raw(sender.pid()));
-        }
-    }
-    pid.map(Some).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Reads what has come on a status socket; true when nothing more will.
