@@ -14,6 +14,7 @@
 //! | [`limits`] | what functions may use, and what they leave |
 //! | [`load`] | many clients at once |
 //! | [`renewal`] | workers are renewed, and no call notices |
+//! | [`templates`] | workers of Python functions are forked from one interpreter |
 //! | [`kills`] | what dies comes back |
 //! | [`misbehaviour`] | functions that go wrong harm nobody else |
 //! | [`refusals`] | calls and datagrams that are refused |
@@ -48,4 +49,5 @@ mod renewal;
 mod rootfs;
 mod serving;
 mod support;
+mod templates;
 mod wakeups;

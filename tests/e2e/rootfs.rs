@@ -391,3 +391,24 @@ fn a_library_that_does_not_fit_is_told_by_its_worker() {
     }
     assert_eq!(images(&host), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn an_image_whose_interpreter_is_no_template_has_workers_started_by_themselves() {
+    let (Some(busybox), Some(host)) = (image::busybox(), Host::start()) else { return };
+    let root = host.folder().join("root");
+    image::fill_with_busybox(&root, &busybox);
+    if !image::fill_with_python(&root) {
+        return;
+    }
+    let found = program::run(Command::new("find").arg(&root).args(["-name", "site.py"]), PATIENCE).well().text();
+    // A template is started without arguments, a worker with two.
+    let code = "import os, sys\nif len(sys.argv) == 1:\n    os._exit(1)\n";
+    let site = Path::new(found.lines().next().unwrap()).with_file_name("sitecustomize.py");
+    fs::write(&site, code).unwrap();
+    let folder = write_python_application(&host, "alone", "oci:image");
+    image::write_layout(&folder.join("image"), "alone", &[(image::pack(&root), Some("gzip"))]);
+    host.deploy(&folder);
+    for function in ["look", "write"] {
+        host.call(&format!("alone/{function}"), b"[]").done();
+    }
+}

@@ -22,6 +22,23 @@
 extern "C" {
 #endif
 
+/* Where an interpreter takes the memory for its allocator's arenas from, so that it lies on huge pages where that pays and forks are
+ * cheap: three words, as CPython's PyObjectArenaAllocator. */
+struct sandbar_arena_allocator {
+    void *own;
+    void *(*allocate)(void *own, size_t size);
+    void (*free)(void *own, void *start, size_t size);
+};
+void sandbar_arenas(struct sandbar_arena_allocator *allocator);
+/* For an interpreter that the supervisor has started as the template of its language's workers. Sleeps until a worker is wanted: 1, or 0 when
+ * none will be any more. */
+int32_t sandbar_template_next(void);
+/* Forks that worker: 1 in the worker, which is one from here on, 0 in the template. */
+int32_t sandbar_template_fork(void);
+/* What the worker is to load: its function's name (0), the code (1), the handler (2), and the length of that. */
+const uint8_t *sandbar_template_wanted(int32_t what, size_t *len);
+/* Ends the template. */
+_Noreturn void sandbar_template_end(void);
 /* Joins the application's bus and says that the code is loaded. Ends the process if no sandbox started it. */
 void sandbar_worker_ready(void);
 /* Says why this process will never be a worker, and ends it. */
@@ -31,6 +48,11 @@ uint32_t sandbar_worker_next_slot(void);
 /* Forks an instance into a slot: 1 in the instance, 0 in the worker, -1 if there was no room for a process. */
 int32_t sandbar_worker_fork(uint32_t slot);
 
+/* Both in a loop: returns in each new instance, never in the worker. */
+void sandbar_worker_next_instance(void);
+/* Begins (1) or ends (0) a rehearsal: there is always an event, and an answer goes nowhere. For runtimes that go through the path of a
+ * call before there is one, so that nothing is done there for the first time. */
+void sandbar_instance_rehearse(int32_t begins);
 /* Sleeps until there is a call: 1 with a call, 0 if it was over before it could start. */
 int32_t sandbar_instance_take(void);
 /* The event and its length in bytes. Valid until the instance answers. */

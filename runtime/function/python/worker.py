@@ -1,16 +1,26 @@
 """The worker of a Python function: a warmed interpreter that forks an instance for each call.
 
-Started by the sandbox's supervisor as `python3 worker.py CODE HANDLER`. Uses only the standard library and the C interface
+Started by the sandbox's supervisor as `python3 worker.py CODE HANDLER`; or without arguments as the template from which it has the
+workers of an application's Python functions forked, so that they share what all of them load. Uses only the standard library and the C interface
 of libsandbar_function, and runs on Python 3.9 and later.
 """
 
 import gc
-import importlib.util
 import os
 import sys
-import traceback
+
+# What `importlib.util` takes its functions from: they are part of every interpreter that has started.
+from _frozen_importlib import module_from_spec
+from _frozen_importlib_external import spec_from_file_location
 
 _STATUS = 6  # the pipe on which the supervisor hears of the worker
+# How often the path of a call is gone through before the first fork: by then the interpreter has specialised the code and filled its
+# caches, which each instance would otherwise do again, in pages of its own.
+_REHEARSALS = 16
+# When to look for garbage while code is loaded: nearly all that is made then stays, and is looked at once in the end.
+_LOADING = (50_000, 50, 50)
+# Objects that a handler names and that are touched before its call, at most.
+_TOUCHED_MAX = 512
 
 
 def _give_up_without_library(reason):
@@ -43,10 +53,15 @@ def _load_library():
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     size_out = ctypes.POINTER(ctypes.c_size_t)
     signatures = {
+        "sandbar_arenas": (None, [pointer]),
+        "sandbar_template_next": (ctypes.c_int32, []),
+        "sandbar_template_fork": (ctypes.c_int32, []),
+        "sandbar_template_wanted": (pointer, [ctypes.c_int32, size_out]),
+        "sandbar_template_end": (None, []),
         "sandbar_worker_ready": (None, []),
         "sandbar_worker_give_up": (None, [ctypes.c_char_p]),
-        "sandbar_worker_fork": (ctypes.c_int32, [ctypes.c_uint32]),
-        "sandbar_worker_next_slot": (ctypes.c_uint32, []),
+        "sandbar_worker_next_instance": (None, []),
+        "sandbar_instance_rehearse": (None, [ctypes.c_int32]),
         "sandbar_instance_take": (ctypes.c_int32, []),
         "sandbar_event": (pointer, [size_out]),
         "sandbar_call_id": (ctypes.c_uint64, []),
@@ -72,6 +87,27 @@ _bus = _load_library()
 _waiting = ctypes.CDLL(_LIBRARY)
 _waiting.sandbar_call.restype = ctypes.c_int32
 _waiting.sandbar_call.argtypes = _bus.sandbar_call.argtypes
+
+
+def _of_interpreter(name):
+    """A function of the interpreter without arguments and result. Found before the first fork: each instance would look it up again."""
+    function = getattr(ctypes.pythonapi, name)
+    function.restype, function.argtypes = None, []
+    return function
+
+
+def _take_arenas_from_library():
+    """From here on what is loaded lies on huge pages, if it is much."""
+    allocator = (ctypes.c_void_p * 3)()
+    _bus.sandbar_arenas(ctypes.byref(allocator))
+    set_allocator = ctypes.pythonapi.PyObject_SetArenaAllocator
+    set_allocator.restype, set_allocator.argtypes = None, [ctypes.c_void_p]
+    set_allocator(ctypes.byref(allocator))
+
+
+_before_fork = _of_interpreter("PyOS_BeforeFork")
+_after_fork_in_parent = _of_interpreter("PyOS_AfterFork_Parent")
+_after_fork_in_child = _of_interpreter("PyOS_AfterFork_Child")
 
 
 def _bytes_of(function):
@@ -162,10 +198,10 @@ def _load_handler(path, name):
     folder = os.path.dirname(path)
     sys.path.insert(0, folder)
     module_name = os.path.splitext(os.path.basename(path))[0].replace("-", "_")
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    spec = spec_from_file_location(module_name, path)
     if spec is None:
         raise ImportError(f"{os.path.basename(path)} is not a Python source file")
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     sys.modules[module_name] = module
     spec.loader.exec_module(module)
     handler = getattr(module, name, None)
@@ -180,6 +216,11 @@ def _describe(error):
     return f"{kind}: {text}" if text else kind
 
 
+def _print_exception():
+    # The interpreter's own printer, which needs no module that would have to be loaded in every worker.
+    sys.__excepthook__(*sys.exc_info())
+
+
 def _serve(handler, context):
     if not _bus.sandbar_instance_take():
         return
@@ -189,7 +230,7 @@ def _serve(handler, context):
         unchanged = output is event
         output = _as_bytes(output)
     except BaseException as error:  # an exit of the handler's own is a failure of the call like any other
-        traceback.print_exc()
+        _print_exception()
         diagnostic = _describe(error).encode("utf-8", "replace")
         _bus.sandbar_fail(diagnostic, len(diagnostic))
         return
@@ -200,6 +241,46 @@ def _serve(handler, context):
         _bus.sandbar_answer(output, len(output), number)
 
 
+def _rehearse(context, touched):
+    """Goes the way of a call without one. In a fresh instance that copies the pages which it shares with the worker, and which the call
+    would otherwise copy while its caller waits."""
+    _bus.sandbar_instance_rehearse(1)
+    for output in (b"", b" ", None):
+        _serve(lambda event, _context, output=output: event if output is None else output, context)
+    _bus.sandbar_instance_rehearse(0)
+    sys.stdout.flush()
+    # To hold an object is to write to it.
+    for held in touched:
+        pass
+
+
+def _names_of(code):
+    """The code of a function, and of those that it defines."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, type(code)):
+            yield from _names_of(constant)
+
+
+def _touched_by(handler):
+    """What a call of this handler will likely hold: its code and constants, what it finds by name, and the same of functions among these."""
+    touched, seen, functions = [], set(), [handler]
+    while functions and len(touched) < _TOUCHED_MAX:
+        function = functions.pop()
+        # Nothing else is asked for its attributes, which may be code of the application.
+        if type(function) is not type(_touched_by) or id(function) in seen:
+            continue
+        seen.add(id(function))
+        names = function.__globals__
+        touched += [function, names]
+        for part in _names_of(function.__code__):
+            touched += [part, part.co_consts, part.co_names, *part.co_consts, *part.co_names]
+            found = [names[name] for name in part.co_names if name in names]
+            touched += found
+            functions += found
+    return touched[:_TOUCHED_MAX]
+
+
 def _reseed():
     # Python's own generators have been given new seeds by the hook; numpy's legacy one has no hook.
     numpy_random = sys.modules.get("numpy.random")
@@ -207,40 +288,81 @@ def _reseed():
         numpy_random.seed()
 
 
-def _fork(slot):
-    before = ctypes.pythonapi.PyOS_BeforeFork
-    before()
-    side = _bus.sandbar_worker_fork(slot)
-    if side == 1:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-        _reseed()
-        gc.enable()
-    else:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-    return side == 1
+def _become_next_instance():
+    """Returns in each new instance. The worker runs nothing of Python from here on: it would copy the pages that it shares with them. So
+    it is about to fork for ever, and never after it."""
+    _before_fork()
+    _bus.sandbar_worker_next_instance()
+    _after_fork_in_child()
+    _reseed()
+    gc.enable()
 
 
-def main(path, handler_name):
-    sys.argv = [path]
-    try:
-        handler = _load_handler(path, handler_name)
-    except BaseException as error:
-        traceback.print_exc()
-        _bus.sandbar_worker_give_up(f"cannot load {os.path.basename(path)}: {_describe(error)}".encode())
-    context = Context(os.environ["SANDBAR_FUNCTION"])
-    # What is loaded now stays: no collection in an instance looks at it, and so copies the pages it shares with the worker.
+def _warm_up(context, touched):
+    for _ in range(_REHEARSALS):
+        _rehearse(context, touched)
+
+
+def _keep_what_is_loaded():
+    # What is loaded now stays: no collection in a process forked from here looks at it, and so copies the pages it shares.
     gc.collect()
     gc.freeze()
     gc.disable()
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _be_worker(function, path, handler_name):
+    os.environ["SANDBAR_FUNCTION"] = function
+    sys.argv = [path]
+    gc.enable()
+    usual = gc.get_threshold()
+    gc.set_threshold(*_LOADING)
+    try:
+        handler = _load_handler(path, handler_name)
+    except BaseException as error:
+        _print_exception()
+        _bus.sandbar_worker_give_up(f"cannot load {os.path.basename(path)}: {_describe(error)}".encode())
+    if gc.get_threshold() == _LOADING:
+        gc.set_threshold(*usual)
+    context = Context(function)
+    touched = _touched_by(handler)
+    _warm_up(context, touched)
+    _keep_what_is_loaded()
     _bus.sandbar_worker_ready()
-    while not _fork(_bus.sandbar_worker_next_slot()):
-        pass
+    _become_next_instance()
+    _rehearse(context, touched)
     _serve(handler, context)
     sys.stdout.flush()
     _bus.sandbar_instance_exit()
 
 
+def _wanted(what):
+    return _bytes_of(lambda length: _bus.sandbar_template_wanted(what, length)).decode("utf-8", "surrogateescape")
+
+
+def _be_template():
+    """Forks the workers that are wanted. Runs nothing of the application; what all of them need is warm before they are forked."""
+    _warm_up(Context(""), [])
+    # The compiler makes itself a few hundred types when it is first called.
+    compile("def handle(event, context):\n    return event\n", "warm", "exec")
+    _keep_what_is_loaded()
+    while _bus.sandbar_template_next():
+        _before_fork()
+        if _bus.sandbar_template_fork():
+            _after_fork_in_child()
+            _be_worker(_wanted(0), _wanted(1), _wanted(2))
+        _after_fork_in_parent()
+    _bus.sandbar_template_end()
+
+
+def main(arguments):
+    _take_arenas_from_library()
+    if arguments:
+        _be_worker(os.environ["SANDBAR_FUNCTION"], *arguments)
+    else:
+        _be_template()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1:])

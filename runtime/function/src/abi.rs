@@ -5,11 +5,15 @@
 #![allow(unsafe_code, reason = "a C interface")]
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use crate::heap::{allocate_arena, free_arena, trim};
 use crate::instance::{CallError, Instance, Served};
 use crate::output::Output;
+use crate::process::Side;
+use crate::template::{self, Wanted};
 use crate::worker::{Worker, give_up};
 
 #[derive(Default)]
@@ -18,10 +22,19 @@ struct Process {
     instance: Option<Instance>,
     served: Option<Served>,
     application: Vec<u8>,
+    wanted: Option<Wanted>,
+    /// Whether there is no call, but all is as if there were.
+    rehearsal: bool,
 }
 
-static PROCESS: Mutex<Process> =
-    Mutex::new(Process { worker: None, instance: None, served: None, application: Vec::new() });
+static PROCESS: Mutex<Process> = Mutex::new(Process {
+    worker: None,
+    instance: None,
+    served: None,
+    application: Vec::new(),
+    wanted: None,
+    rehearsal: false,
+});
 
 thread_local! {
     /// The reply (or the diagnostic) of this thread's last call, until the next one.
@@ -31,6 +44,9 @@ thread_local! {
 fn process() -> MutexGuard<'static, Process> {
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// The event of a rehearsal: long enough that whoever copies it needs memory to do so.
+const REHEARSED_EVENT: &[u8] = &[b' '; 64];
 
 /// The outcome of a call, as C sees it.
 const DONE: i32 = 0;
@@ -66,6 +82,76 @@ unsafe fn string(text: *const c_char) -> String {
 
 fn format(content_format: i32) -> Option<u16> {
     u16::try_from(content_format).ok()
+}
+
+/// Where an interpreter takes the memory for its allocator's arenas from, so that it lies on huge pages: laid out as CPython's
+/// `PyObjectArenaAllocator`. To be handed to it before code is loaded.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ArenaAllocator {
+    own: *mut c_void,
+    allocate: extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    free: extern "C" fn(*mut c_void, *mut c_void, usize),
+}
+
+/// Says where arenas come from.
+///
+/// # Safety
+/// `allocator` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_arenas(allocator: *mut ArenaAllocator) {
+    let arenas = ArenaAllocator { own: std::ptr::null_mut(), allocate: allocate_arena, free: free_arena };
+    // SAFETY: the caller's word.
+    unsafe { allocator.write(arenas) };
+}
+
+/// In a template, sleeps until a worker is wanted: 1, or 0 when none will be any more.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_template_next() -> i32 {
+    trim();
+    let wanted = template::next();
+    let mut process = process();
+    process.wanted = wanted;
+    i32::from(process.wanted.is_some())
+}
+
+/// Forks the worker that is wanted: 1 in the worker, 0 in the template.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_template_fork() -> i32 {
+    let process = process();
+    let Some(wanted) = process.wanted.as_ref() else { return 0 };
+    if !matches!(wanted.fork(), Ok(Side::Child)) {
+        // Without room for a process: the supervisor sees that there is none.
+        return 0;
+    }
+    if let Err(error) = wanted.become_worker() {
+        give_up(&format_args!("the worker cannot take its own identity: {error}"));
+    }
+    1
+}
+
+/// What the worker that was wanted is to load: the function's name (0), the code (1), the handler (2); its start, and its length in `len`.
+///
+/// # Safety
+/// `len` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_template_wanted(what: i32, len: *mut usize) -> *const u8 {
+    let process = process();
+    let request = process.wanted.as_ref().map(|wanted| &wanted.request);
+    let part = request.map_or(&[][..], |request| match what {
+        0 => &request.name,
+        1 => &request.code,
+        _ => &request.handler,
+    });
+    // SAFETY: the caller's word.
+    unsafe { *len = part.len() };
+    part.as_ptr()
+}
+
+/// Ends a template.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_template_end() -> ! {
+    template::end()
 }
 
 /// Joins the bus and says that the code is loaded. Does not return when the process was not started by a sandbox.
@@ -113,10 +199,30 @@ pub extern "C" fn sandbar_worker_fork(slot: u32) -> i32 {
     }
 }
 
+/// Forks instances whenever some are wanted: returns in each of them, never in the worker.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_worker_next_instance() {
+    let mut process = process();
+    let Some(worker) = process.worker.as_ref() else { give_up(&"there is no worker before its code is loaded") };
+    let instance = worker.next_instance();
+    process.application = instance.application().into_bytes();
+    process.instance = Some(instance);
+}
+
+/// Begins (1) or ends (0) a rehearsal, in which what belongs to a call can be called without one, for all that this leaves in place for
+/// the call: there is always an event, and an answer goes nowhere.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_instance_rehearse(begins: i32) {
+    process().rehearsal = begins != 0;
+}
+
 /// Sleeps until there is a call: 1 with a call, 0 when it was over before it could start.
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_instance_take() -> i32 {
     let mut process = process();
+    if process.rehearsal {
+        return 1;
+    }
     process.served = process.instance.as_ref().and_then(Instance::take);
     i32::from(process.served.is_some())
 }
@@ -128,7 +234,8 @@ pub extern "C" fn sandbar_instance_take() -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sandbar_event(len: *mut usize) -> *const u8 {
     let process = process();
-    let event = process.served.as_ref().map_or(&[][..], Served::event);
+    let without = if process.rehearsal { REHEARSED_EVENT } else { &[] };
+    let event = process.served.as_ref().map_or(without, Served::event);
     // SAFETY: the caller's word.
     unsafe { *len = event.len() };
     event.as_ptr()
@@ -284,10 +391,16 @@ fn flush_stdio() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-/// Ends the instance's process.
+/// For so long an instance stays out of the way before its process ends.
+const ASIDE: Duration = Duration::from_micros(500);
+
+/// Ends the instance's process, once others have had their turn: the end of a large process takes its time, and the kernel lets it,
+/// while whoever is to pass the answer on, or waits for it, may need this very processor. Priorities do not help: they count within a
+/// control group only.
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_instance_exit() -> ! {
     flush_stdio();
+    std::thread::sleep(ASIDE);
     let process = process();
     match process.instance.as_ref() {
         Some(instance) if process.served.is_none() => instance.exit(),

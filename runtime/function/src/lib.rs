@@ -23,10 +23,12 @@
 
 pub mod abi;
 mod context;
+pub mod heap;
 pub mod instance;
 mod output;
 mod pool;
 pub mod process;
+pub mod template;
 pub mod worker;
 
 use std::any::Any;

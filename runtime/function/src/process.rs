@@ -206,7 +206,7 @@ struct CapabilitySets {
     inheritable: u32,
 }
 
-fn check(result: libc::c_long) -> io::Result<()> {
+pub(crate) fn check(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -12,6 +12,7 @@ use sandbar_bus::layout::FUNCTIONS_MAX;
 use sandbar_bus::slot::Phase;
 use sandbar_bus::{Bus, Function};
 
+use crate::heap;
 use crate::instance::Instance;
 use crate::pool::Pool;
 use crate::process::{self, Side, Standing};
@@ -139,6 +140,7 @@ impl Worker {
         if threads > 1 {
             return Err(WorkerError::Threads(threads));
         }
+        heap::settle();
         if let Some(mut status) = report(READY) {
             // Whatever ends the wait, it is over.
             let _closed = status.read(&mut [0]);

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | supervisor | 0 | kill; change of user and group; other users' temporary files; what is needed to take these from others |
 //! | worker | 1000 + 2 × function, or one more: each is another than the one before it | change of user and group, by its filter to those of instances only |
+//! | template | 999 | as a worker, by its filter to those of workers and instances only |
 //! | instance | 2000 + slot | none |
 //!
 //! When the kernel kills for want of memory, it takes an instance before a worker and a worker before the supervisor
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 /// Workers run as users and groups from this on, two for each function.
 pub const WORKER_ID_BASE: u32 = 1000;
+/// The user and group of a template, from which workers are forked.
+pub const TEMPLATE_ID: u32 = WORKER_ID_BASE - 1;
 /// The supervisor's standing when the kernel looks for a process to kill for want of memory. Written by the host's root: no process
 /// of the sandbox can go below it.
 pub const OOM_SCORE_SUPERVISOR: i32 = 0;

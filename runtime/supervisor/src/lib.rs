@@ -17,6 +17,7 @@ pub mod root;
 pub mod seccomp;
 pub mod spawn;
 pub mod supervise;
+pub mod template;
 mod temporary;
 
 use std::error::Error;
@@ -25,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::prctl;
 use nix::unistd::dup;
 use sandbar_bus::Bus;
+use sandbar_function::heap;
 
 use crate::memory::MemoryKills;
 use crate::protocol::{Event, FunctionGroup, Go, PLAN_DESCRIPTORS, Plan, Received, receive, send};
@@ -88,7 +90,10 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     outlets.rules = landlock::rules()?;
     let temporary = TemporaryFiles::open()?;
     seccomp::confine()?;
-    Ok(Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, plan.renewal)?.run()?)
+    let supervisor = Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, plan.renewal)?;
+    // What it took to make the sandbox is not needed again, and there is one supervisor for each application.
+    heap::trim();
+    Ok(supervisor.run()?)
 }
 
 /// Forks the first process of the new process id namespace as a child of the agent: its id on the host in the process that

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use libc::c_long;
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpOp};
 
+use crate::identity::WORKER_ID_BASE;
 use program::{Rule, TooLong, Verdicts};
 
 /// Why a filter could not be made or installed.
@@ -154,11 +155,38 @@ pub fn worker_filter() -> Result<BpfProgram, FilterError> {
     compile(&worker_rules(), SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()))
 }
 
+/// Lets a template change its user and group to those of workers, and what is forked from it to those of instances. Workers enter
+/// [`worker_filter`] besides.
+///
+/// # Errors
+/// When the kernel does not take the filter.
+pub fn confine_template() -> Result<(), FilterError> {
+    let rules = rules_of_users(WORKER_ID_BASE);
+    let filter = compile(&rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()))?;
+    Ok(seccompiler::apply_filter(&filter)?)
+}
+
+/// A filter as the kernel takes it, for a process that is to enter it by itself.
+#[must_use]
+pub fn as_bytes(program: &BpfProgram) -> Vec<u8> {
+    let bytes = program.iter().flat_map(|instruction| {
+        let [code, code_too] = instruction.code.to_ne_bytes();
+        let [k0, k1, k2, k3] = instruction.k.to_ne_bytes();
+        [code, code_too, instruction.jt, instruction.jf, k0, k1, k2, k3]
+    });
+    bytes.collect()
+}
+
 /// What a worker may not.
 fn worker_rules() -> BTreeMap<c_long, Vec<Rule>> {
-    let lowest = sandbar_function::process::INSTANCE_UID_BASE;
+    rules_of_users(sandbar_function::process::INSTANCE_UID_BASE)
+}
+
+/// Changes to users below this one, or above those of instances.
+fn rules_of_users(lowest: u32) -> BTreeMap<c_long, Vec<Rule>> {
     // What runs as a slot's user is found when that slot is looked after; what ran as anybody else would not be.
-    let highest = lowest + u32::try_from(sandbar_bus::layout::SLOTS_MAX - 1).unwrap_or(0);
+    let instances = sandbar_function::process::INSTANCE_UID_BASE;
+    let highest = instances + u32::try_from(sandbar_bus::layout::SLOTS_MAX - 1).unwrap_or(0);
     let beyond = |argument| [vec![(argument, SeccompCmpOp::Lt, lowest)], vec![(argument, SeccompCmpOp::Gt, highest)]];
     let beyond: Vec<Rule> = (0..3).flat_map(beyond).collect();
     [libc::SYS_setresuid, libc::SYS_setresgid].map(|call| (call, beyond.clone())).into()
@@ -205,6 +233,8 @@ mod tests {
     fn each_call_has_the_verdict_that_the_lists_say() {
         assert_means(&sandbox_rules(), Verdicts { matched: ALLOW, otherwise: NO_SUCH_CALL }, 0..1024, &VALUES);
         assert_means(&worker_rules(), Verdicts { matched: NOT_PERMITTED, otherwise: ALLOW }, 0..1024, &VALUES);
+        let template = rules_of_users(WORKER_ID_BASE);
+        assert_means(&template, Verdicts { matched: NOT_PERMITTED, otherwise: ALLOW }, 0..1024, &VALUES);
         let program = sandbox_filter().unwrap();
         for number in 0..1024u32 {
             let listed = ALLOWED.iter().chain(ALLOWED_HERE).any(|call| *call == c_long::from(number));

@@ -12,6 +12,7 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocma
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, Pid, execve, fork};
 use sandbar_function::process::enter_rules;
+use sandbar_function::template::NAME_TO_COME;
 use sandbar_function::worker::{FUNCTION_VARIABLE, descriptors, give_up};
 
 use crate::landlock::Rules;
@@ -60,8 +61,8 @@ impl Outlets {
 /// A worker's process, just started, and the socket on which it says that it is ready.
 #[derive(Debug)]
 pub struct Spawned {
-    /// The process, in the sandbox.
-    pub pid: Pid,
+    /// The process, in the sandbox; `None` until it has said so, if a template forks it.
+    pub pid: Option<Pid>,
     /// Ends without a word when the process ends without one. It forks nothing before this is closed.
     pub status: OwnedFd,
 }
@@ -72,15 +73,51 @@ pub struct Spawned {
 /// When there is no room for a process or a socket.
 #[allow(unsafe_code, reason = "fork")]
 pub fn spawn(outlets: &Outlets, index: usize, turn: u32, plan: &FunctionPlan) -> io::Result<Spawned> {
-    let (status, report) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-    // Whoever holds the other end open must not hold up the supervisor.
-    fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let (status, report) = status_pair()?;
     // SAFETY: the supervisor has one thread, so the child may do whatever the supervisor may.
     match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(Spawned { pid: child, status }),
+        ForkResult::Parent { child } => Ok(Spawned { pid: Some(child), status }),
         ForkResult::Child => {
             drop(status);
             match become_worker_of(outlets, (index, turn), plan, report) {
+                Ok(never) => match never {},
+                Err(error) => give_up(&Chain(error.as_ref())),
+            }
+        }
+    }
+}
+
+/// The two ends of a status socket: the supervisor's and the worker's.
+pub(crate) fn status_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (status, report) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    // Whoever holds the other end open must not hold up the supervisor.
+    fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((status, report))
+}
+
+/// Forks and becomes a template of Python workers, which hears of them on this socket. What it prints is in the log of the function for
+/// which it is started.
+#[allow(unsafe_code, reason = "fork")]
+pub(crate) fn spawn_template(
+    outlets: &Outlets,
+    index: usize,
+    control: OwnedFd,
+    interpreter: &Path,
+    worker: &Path,
+) -> io::Result<()> {
+    // SAFETY: the supervisor has one thread, so the child may do whatever the supervisor may.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => Ok(()),
+        ForkResult::Child => {
+            let became = || -> Result<Infallible, Box<dyn std::error::Error>> {
+                let kills = take_places(outlets, index, control)?;
+                drop(kills);
+                identity::become_worker(identity::TEMPLATE_ID)?;
+                enter_rules(OWN_RULES)?;
+                seccomp::confine_template()?;
+                Ok(execute(&[interpreter, Path::new("-B"), Path::new("-s"), worker], NAME_TO_COME)?)
+            };
+            match became() {
                 Ok(never) => match never {},
                 Err(error) => give_up(&Chain(error.as_ref())),
             }
@@ -108,6 +145,24 @@ fn become_worker_of(
     plan: &FunctionPlan,
     report: OwnedFd,
 ) -> Result<Infallible, Box<dyn std::error::Error>> {
+    // Before any code of the application runs.
+    identity::enter_groups(outlets.groups.get(index).and_then(Option::as_ref).map_or(&[][..], |own| &own.entries))?;
+    let kills = take_places(outlets, index, report)?;
+    identity::become_worker(identity::worker_id(index, turn))?;
+    enter_rules(OWN_RULES)?;
+    seccomp::confine_worker()?;
+    match &plan.program {
+        Program::Executable { path } => executable::serve(plan, path, &kills),
+        Program::Native { path } => Ok(execute(&[path.as_path()], &plan.name)?),
+        Program::Python { interpreter, worker, code, handler } => {
+            let arguments = [interpreter, Path::new("-B"), Path::new("-s"), worker, code, Path::new(handler)];
+            Ok(execute(&arguments, &plan.name)?)
+        }
+    }
+}
+
+/// Puts all that a worker of this function is to have in its places, and closes everything else; what is left is the count of kills.
+fn take_places(outlets: &Outlets, index: usize, report: OwnedFd) -> Result<MemoryKills, Box<dyn std::error::Error>> {
     let log = outlets.logs.get(index).ok_or("the plan has no log for this function")?;
     let log = log.as_fd();
     let places = [
@@ -122,23 +177,11 @@ fn become_worker_of(
         (outlets.rules.as_ref().map_or(outlets.null.as_fd(), |rules| rules.worker.as_fd()), OWN_RULES),
         (outlets.memory_kills(index).file(), KILLS),
     ];
-    // Before any code of the application runs.
-    identity::enter_groups(outlets.groups.get(index).and_then(Option::as_ref).map_or(&[][..], |own| &own.entries))?;
     place(&places)?;
     std::mem::forget(report);
     let kills = memory_kills()?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    identity::become_worker(identity::worker_id(index, turn))?;
-    enter_rules(OWN_RULES)?;
-    seccomp::confine_worker()?;
-    match &plan.program {
-        Program::Executable { path } => executable::serve(plan, path, &kills),
-        Program::Native { path } => Ok(execute(&[path.as_path()], &plan.name)?),
-        Program::Python { interpreter, worker, code, handler } => {
-            let arguments = [interpreter, Path::new("-B"), Path::new("-s"), worker, code, Path::new(handler)];
-            Ok(execute(&arguments, &plan.name)?)
-        }
-    }
+    Ok(kills)
 }
 
 /// Where the worker's own rules are, until it has entered them.

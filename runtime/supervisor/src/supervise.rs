@@ -19,6 +19,7 @@ use sandbar_bus::clock::now_ns;
 use crate::protocol::{Event, FunctionPlan, Renewal, send};
 use crate::reaping::reap_one;
 use crate::spawn::Outlets;
+use crate::template::Templates;
 use crate::temporary::TemporaryFiles;
 use audit::Audit;
 use ending::{Dying, Overdue};
@@ -48,6 +49,7 @@ pub struct Supervisor {
     renewal: Renewal,
     /// Whether all workers have been ready at some time.
     was_ready: bool,
+    templates: Templates,
     temporary: TemporaryFiles,
     /// Instances that are dead and not buried yet.
     dying: Vec<Dying>,
@@ -93,6 +95,7 @@ impl Supervisor {
             served: vec![0; functions.len()],
             renewal,
             was_ready: false,
+            templates: Templates::default(),
             temporary,
             dying: Vec::new(),
             overdue: Overdue::new(),
@@ -206,7 +209,7 @@ impl Supervisor {
         while let Some((pid, end)) = reap_one() {
             if let Some(function) = self.workers.iter().position(|worker| worker.is(pid)) {
                 let reason = self.out_of_memory(end, Some(function));
-                self.worker_ended(function, pid, &reason.unwrap_or_else(|| format!("the worker {end}")));
+                self.worker_ended(function, Some(pid), &reason.unwrap_or_else(|| format!("the worker {end}")));
             } else if let Some(slot) = self.slot_of(pid).filter(|slot| !self.is_dying(*slot)) {
                 self.instance_ended(slot, end);
             }

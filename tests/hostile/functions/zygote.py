@@ -14,7 +14,17 @@ import uuid
 
 import probing
 
+try:
+    import numpy
+except ImportError:
+    numpy = None
+
 LIBC = ctypes.CDLL(None)
+LIBC.drand48.restype = ctypes.c_double
+# All of them used by the worker already: what they hold then must not be what a call draws from.
+random.random(), LIBC.rand(), LIBC.random(), LIBC.drand48(), uuid.uuid4(), next(tempfile._get_candidate_names())
+if numpy is not None:
+    numpy.random.rand()
 MARK = "was_here"
 
 
@@ -68,8 +78,13 @@ def random_state(tried, context):
         "shuffle": random.sample(range(10_000), 4),
         "libc rand": LIBC.rand(),
         "libc random": LIBC.random(),
+        "libc drand48": LIBC.drand48(),
+        "libc lrand48": LIBC.lrand48(),
         "arc4random": LIBC.arc4random() if hasattr(LIBC, "arc4random") else os.urandom(4).hex(),
     }
+    if numpy is not None:
+        numbers["numpy"] = numpy.random.rand()
+        numbers["numpy's generator"] = numpy.random.default_rng().random()
     return json.dumps({name: str(number) for name, number in numbers.items()})
 
 

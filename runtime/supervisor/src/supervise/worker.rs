@@ -27,6 +27,7 @@ use super::{Supervisor, TICK};
 use crate::identity::{kill_user, worker_id};
 use crate::protocol::Event;
 use crate::spawn::{Spawned, spawn};
+use crate::template::hear_forked;
 
 /// How long a worker may take to load its code.
 const LOAD_MAX: Duration = Duration::from_secs(60);
@@ -42,7 +43,8 @@ const LIVED_WELL: Duration = Duration::from_secs(30);
 /// A process that loads the function's code.
 #[derive(Debug)]
 pub(super) struct Loading {
-    pid: Pid,
+    /// `None` until a template has forked it.
+    pid: Option<Pid>,
     /// `None` once it has closed its end.
     status: Option<OwnedFd>,
     said: Vec<u8>,
@@ -58,6 +60,8 @@ enum Said {
     Ready,
     /// Why it never will be.
     Reason,
+    /// That there will be no process: the template has not forked it.
+    Unborn,
 }
 
 /// One function's worker.
@@ -88,6 +92,13 @@ impl Loading {
 
     fn hear(&mut self) -> Said {
         let Some(socket) = &self.status else { return Said::Nothing };
+        if self.pid.is_none() {
+            self.pid = match hear_forked(socket) {
+                Ok(None) => return Said::Nothing,
+                Ok(pid) => pid,
+                Err(_) => return Said::Unborn,
+            };
+        }
         let ended = hear(socket, &mut self.said);
         if self.said == READY.as_bytes() {
             return Said::Ready;
@@ -117,7 +128,7 @@ impl Worker {
     /// Whether the process is this function's worker, or its successor.
     pub(super) fn is(&self, process: Pid) -> bool {
         match self {
-            Self::Loading { process: Loading { pid, .. }, .. } => *pid == process,
+            Self::Loading { process: Loading { pid, .. }, .. } => *pid == Some(process),
             Self::Running { pid, successor, .. } => *pid == process || self::pid(successor.as_ref()) == Some(process),
             Self::Down { .. } => false,
         }
@@ -156,10 +167,10 @@ impl Worker {
 }
 
 fn pid(successor: Option<&Successor>) -> Option<Pid> {
-    successor.map(|successor| match successor {
+    match successor? {
         Successor::Loading(process) => process.pid,
-        Successor::Waiting { pid, .. } => *pid,
-    })
+        Successor::Waiting { pid, .. } => Some(*pid),
+    }
 }
 
 impl Supervisor {
@@ -170,7 +181,26 @@ impl Supervisor {
             return Err(io::Error::other("something of an earlier worker is not dead yet"));
         }
         self.turns[function] = turn;
-        spawn(&self.outlets, function, turn, &self.functions[function]).map(Loading::new)
+        let forked = self.templates.spawn(&self.outlets, (function, turn), &self.functions)?;
+        forked.map_or_else(|| self.spawn_alone(function), Ok).map(Loading::new)
+    }
+
+    /// Starts a worker's process that no template forks.
+    fn spawn_alone(&self, function: usize) -> io::Result<Spawned> {
+        spawn(&self.outlets, function, self.turns[function], &self.functions[function])
+    }
+
+    /// A template has not forked the worker that it was asked for: it is started by itself.
+    fn worker_unborn(&mut self, function: usize) {
+        self.templates.give_up();
+        match self.spawn_alone(function) {
+            Ok(spawned) => {
+                if let Some(process) = self.workers[function].loading() {
+                    *process = Loading::new(spawned);
+                }
+            }
+            Err(error) => self.worker_ended(function, None, &format!("the worker cannot be started: {error}")),
+        }
     }
 
     /// Hears what workers that are loading their code have to say.
@@ -179,10 +209,11 @@ impl Supervisor {
             let Some(process) = self.workers[function].loading() else { continue };
             match process.hear() {
                 Said::Nothing => {}
+                Said::Unborn => self.worker_unborn(function),
                 Said::Ready => self.worker_ready(function),
                 Said::Reason => {
                     let pid = process.pid;
-                    let _dead_already = kill(pid, Signal::SIGKILL);
+                    kill_if_known(pid);
                     self.worker_ended(function, pid, "the worker ended while it loaded its code");
                 }
             }
@@ -195,7 +226,7 @@ impl Supervisor {
 
     fn worker_ready(&mut self, function: usize) {
         match &mut self.workers[function] {
-            Worker::Loading { process: Loading { pid, since, .. }, pause } => {
+            Worker::Loading { process: Loading { pid: Some(pid), since, .. }, pause } => {
                 // The status socket closes: it may fork.
                 self.workers[function] = Worker::Running { pid: *pid, since: *since, pause: *pause, successor: None };
                 self.served[function] = 0;
@@ -203,20 +234,21 @@ impl Supervisor {
                 self.bus.worker_bell(function).ring();
             }
             Worker::Running { pid: old, successor: Some(successor), .. } => {
-                if let Successor::Loading(Loading { pid, status, .. }) = successor {
+                if let Successor::Loading(Loading { pid: Some(pid), status, .. }) = successor {
                     *successor = Successor::Waiting { pid: *pid, status: status.take() };
                     let _dead_already = kill(*old, Signal::SIGKILL);
                 }
             }
-            Worker::Running { successor: None, .. } | Worker::Down { .. } => {}
+            // A process that nobody knows has said nothing.
+            Worker::Loading { .. } | Worker::Running { successor: None, .. } | Worker::Down { .. } => {}
         }
     }
 
     /// A worker is dead, or was killed as good for nothing: the function's own, or its successor.
-    pub(super) fn worker_ended(&mut self, function: usize, pid: Pid, reason: &str) {
+    pub(super) fn worker_ended(&mut self, function: usize, pid: Option<Pid>, reason: &str) {
         let down = Worker::Down { until: Instant::now(), pause: AGAIN.0 };
         match std::mem::replace(&mut self.workers[function], down) {
-            Worker::Running { pid: old, since: _, pause, successor: Some(successor) } if old != pid => {
+            Worker::Running { pid: old, since: _, pause, successor: Some(successor) } if Some(old) != pid => {
                 // The old one serves on, or, if it was killed already, is started anew when it is reaped.
                 let running = Worker::Running { pid: old, since: Instant::now(), pause, successor: None };
                 self.workers[function] = running;
@@ -309,7 +341,10 @@ impl Supervisor {
                 worker @ (Worker::Down { .. } | Worker::Loading { .. } | Worker::Running { .. }) => {
                     let Some(process) = worker.loading().filter(|process| process.until <= now) else { continue };
                     let (pid, seconds) = (process.pid, process.since.elapsed().as_secs());
-                    let _dead_already = kill(pid, Signal::SIGKILL);
+                    kill_if_known(pid);
+                    if pid.is_none() {
+                        self.templates.give_up();
+                    }
                     self.worker_ended(function, pid, &format!("the worker was not ready after {seconds} s"));
                 }
             }
@@ -326,6 +361,14 @@ impl Supervisor {
         if let Worker::Running { successor, .. } = &mut self.workers[function] {
             *successor = new;
         }
+    }
+}
+
+/// A worker that no template has forked yet is not there to be killed; what is forked later ends when it finds its socket closed, or is
+/// found by its user.
+fn kill_if_known(pid: Option<Pid>) {
+    if let Some(pid) = pid {
+        let _dead_already = kill(pid, Signal::SIGKILL);
     }
 }
 
