@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use sandbar_proxy::management::Client;
 
+use crate::bench::BenchArguments;
 use crate::check::CheckArguments;
 use crate::demo::DemoArguments;
 use crate::deploy::DeployArguments;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     List(ListArguments),
     Invoke(InvokeArguments),
     Logs(LogsArguments),
+    Bench(BenchArguments),
     Check(CheckArguments),
     Init(InitArguments),
     Demo(DemoArguments),
@@ -50,6 +52,7 @@ impl Command {
             Self::List(arguments) => alone(arguments.run()),
             Self::Invoke(arguments) => alone(arguments.run()),
             Self::Logs(arguments) => alone(arguments.run()),
+            Self::Bench(arguments) => alone(arguments.run()),
             Self::Check(arguments) => arguments.run(),
             Self::Init(arguments) => arguments.run(),
             Self::Demo(arguments) => alone(arguments.run()),
@@ -156,6 +159,9 @@ mod tests {
             "sandbar serve --payload-max 1MB",
             "sandbar serve --calls-max 0",
             "sandbar serve --log a=b=c",
+            "sandbar bench a --rate 5 --in-flight 2",
+            "sandbar bench a --rate 0",
+            "sandbar bench ftp://host/a",
             "sandbar init here --runtime cobol",
             "sandbar init here --runtime python3 --name Upper",
         ] {

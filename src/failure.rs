@@ -54,12 +54,14 @@ pub(crate) enum Failure {
     NoHost(#[source] io::Error),
     #[error("the demonstration's host did not stop as it should")]
     HostDidNotStop(#[source] io::Error),
-    #[error("cannot keep the thumbnail as {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Keep { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Coap(#[from] sandbar_proxy::client::ClientError),
     #[error("the demonstration was not as it should be in {0} points, each marked WRONG above")]
     Demonstration(usize),
+    #[error("{done} of {calls} calls were done{}", because(most))]
+    Bench { calls: u64, done: u64, most: String },
     #[error("interrupted")]
     Interrupted,
     #[error("the system refused what every program needs")]
@@ -94,6 +96,7 @@ impl Failure {
             | Self::Keep { .. }
             | Self::Coap(_)
             | Self::Demonstration(_)
+            | Self::Bench { .. }
             | Self::Interrupted
             | Self::System(_) => Exit::Failed,
         }
@@ -103,6 +106,10 @@ impl Failure {
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+fn because(most: &str) -> String {
+    if most.is_empty() { String::new() } else { format!("; most of the others: {}", crate::output::visible(most)) }
 }
 
 fn outcome_line(outcome: Outcome, diagnostic: &str, retry_after: Option<Duration>) -> String {

@@ -28,6 +28,7 @@ pub use log::{LogLine, LogStream};
 pub use python::PythonError;
 pub use sandbar_supervisor::protocol::Renewal;
 pub use sandbox::SandboxError;
+pub use watch::watch;
 
 /// An error with all its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,4 +1,4 @@
-//! Descriptors that the asynchronous half of the agent waits for.
+//! Descriptors that asynchronous code waits for.
 #![allow(unsafe_code, reason = "the one place that registers descriptors")]
 
 use std::io;
@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Errors
 /// When the reactor cannot take it.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives, and it lives in the `AsyncFd` until that has
     // taken it off the reactor.
     let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };

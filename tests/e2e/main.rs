@@ -33,6 +33,7 @@
     reason = "tests fail loudly, and what they print is for people"
 )]
 
+mod bench;
 mod deployments;
 mod isolation;
 mod kills;

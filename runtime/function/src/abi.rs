@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::heap::{allocate_arena, free_arena, trim};
 use crate::instance::{CallError, Instance, Served};
@@ -391,16 +390,10 @@ fn flush_stdio() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-/// For so long an instance stays out of the way before its process ends.
-const ASIDE: Duration = Duration::from_micros(500);
-
-/// Ends the instance's process, once others have had their turn: the end of a large process takes its time, and the kernel lets it,
-/// while whoever is to pass the answer on, or waits for it, may need this very processor. Priorities do not help: they count within a
-/// control group only.
+/// Ends the instance's process.
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_instance_exit() -> ! {
     flush_stdio();
-    std::thread::sleep(ASIDE);
     let process = process();
     match process.instance.as_ref() {
         Some(instance) if process.served.is_none() => instance.exit(),

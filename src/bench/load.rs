@@ -1,0 +1,149 @@
+//! The load itself: one loop on one thread, which waits for what comes first: the next call's time, or the end of one under way.
+//!
+//! Nothing spins: a processor that the server shares is the server's. The kernel's timer gives the times (tokio's own have a
+//! millisecond), and no call costs a task.
+
+use std::future::Future;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::Expiration;
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::lane::{Lane, Lanes};
+use super::schedule::{Load, Schedule};
+use super::tally::{End, Tally, Times};
+
+/// How long, and within which bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) load: Load,
+    /// Calls are sent for so long at most.
+    pub(crate) duration: Duration,
+    /// And so many at most.
+    pub(crate) calls_max: u64,
+    /// Calls that are due before this are made, and not counted.
+    pub(crate) warm_up: Duration,
+    /// How long one call is waited for.
+    pub(crate) timeout: Duration,
+    pub(crate) outstanding_max: usize,
+}
+
+type Call = Pin<Box<dyn Future<Output = (Lane, Times, End)>>>;
+
+struct Run {
+    plan: Plan,
+    lanes: Lanes,
+    began: Instant,
+    /// Lanes without a call; the last one used first, so that few connections do what few can.
+    idle: Vec<Lane>,
+    under_way: FuturesUnordered<Call>,
+    sent: u64,
+    tally: Tally,
+}
+
+/// Loads the target until the plan is done, or `stop` is; then waits for what is outstanding. `progress` is called now and then.
+pub(crate) async fn run(
+    plan: Plan,
+    lanes: Lanes,
+    tally: Tally,
+    stop: impl Future<Output = ()>,
+    mut progress: impl FnMut(&Tally, Duration),
+) -> std::io::Result<(Tally, Duration)> {
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+    let expired = sandbar_runtime::watch(timer.as_fd().try_clone_to_owned()?)?;
+    let began = Instant::now();
+    let mut run = Run { plan, lanes, began, idle: Vec::new(), under_way: FuturesUnordered::new(), sent: 0, tally };
+    let mut schedule = Schedule::new(plan.load, 1);
+    let mut next = schedule.next().filter(|due| run.may_send(*due));
+    if let Load::Closed { in_flight } = plan.load {
+        (0..in_flight).for_each(|_| run.follow_up());
+    }
+    set(&timer, next, began)?;
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        if next.is_none() && run.under_way.is_empty() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            Some((lane, times, end)) = run.under_way.next() => {
+                run.ended(lane, times, end);
+                if matches!(plan.load, Load::Closed { .. }) {
+                    run.follow_up();
+                }
+            }
+            ready = expired.readable(), if next.is_some() => {
+                ready?.clear_ready();
+                while let Some(due) = next.filter(|due| *due <= began.elapsed()) {
+                    run.due(due);
+                    next = schedule.next().filter(|due| run.may_send(*due));
+                }
+                set(&timer, next, began)?;
+            }
+            _ = seconds.tick() => progress(&run.tally, began.elapsed()),
+            () = &mut stop => {
+                // What is outstanding is left: nobody waits for it any more.
+                break;
+            }
+        }
+    }
+    let took = began.elapsed();
+    Ok((run.tally, took.saturating_sub(plan.warm_up)))
+}
+
+/// Wakes the loop when the next call is due; a time that has passed is now.
+fn set(timer: &TimerFd, due: Option<Duration>, began: Instant) -> std::io::Result<()> {
+    let Some(due) = due else { return Ok(()) };
+    let left = due.saturating_sub(began.elapsed()).max(Duration::from_nanos(1));
+    timer.set(Expiration::OneShot(TimeSpec::from(left)), TimerSetTimeFlags::empty())?;
+    Ok(())
+}
+
+impl Run {
+    fn may_send(&self, due: Duration) -> bool {
+        due < self.plan.warm_up + self.plan.duration && self.sent < self.plan.calls_max
+    }
+
+    /// A closed load's next call, which is due when the one before has ended.
+    fn follow_up(&mut self) {
+        let due = self.began.elapsed();
+        if self.may_send(due) {
+            self.due(due);
+        }
+    }
+
+    fn due(&mut self, due: Duration) {
+        self.sent += 1;
+        if self.under_way.len() >= self.plan.outstanding_max {
+            self.tally.not_sent();
+            return;
+        }
+        let mut lane = self.idle.pop().unwrap_or_else(|| self.lanes.make());
+        let (began, timeout) = (self.began, self.plan.timeout);
+        self.under_way.push(Box::pin(async move {
+            let sent = began.elapsed();
+            let end = match tokio::time::timeout(timeout, lane.call()).await {
+                Ok(end) => end,
+                Err(_) => {
+                    lane.abandon();
+                    End::Lost
+                }
+            };
+            let times = Times { due, sent, ended: began.elapsed() };
+            (lane, times, end)
+        }));
+    }
+
+    fn ended(&mut self, lane: Lane, times: Times, end: End) {
+        self.idle.push(lane);
+        if times.due >= self.plan.warm_up {
+            self.tally.add(end, times);
+        }
+    }
+}
