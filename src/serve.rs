@@ -17,8 +17,8 @@ use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use sandbar_proxy::management::ManagementSocket;
-use sandbar_runtime::manifest::quantity;
-use sandbar_runtime::{Ceiling, HostAgent, HostConfig, Renewal};
+use sandbar_runtime::manifest::{RestAfter, quantity};
+use sandbar_runtime::{Ceiling, HostAgent, HostConfig, HostRest, Renewal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -95,6 +95,14 @@ pub(crate) struct ServeArguments {
     /// Their functions then reach whatever this host reaches, its loopback included.
     #[arg(long)]
     allow_host_network: bool,
+    /// End instances that stand ready when an application was not called for this time, or never; workers stay
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    rest_ready: RestAfter,
+    /// End the sandbox of an application that was not called for this time, or never; the next call makes it again
+    ///
+    /// With a time, applications that were deployed before are made when they are first called; with never, at the start.
+    #[arg(long, value_name = "TIME", default_value = "10min")]
+    rest_sandbox: RestAfter,
     /// Renew a function's worker after so many calls, so that calls do not share one address layout for ever
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..), default_value = "10000")]
     renew_calls: u64,
@@ -188,6 +196,7 @@ impl ServeArguments {
                 ready: self.ready_max,
                 host_network: self.allow_host_network,
             },
+            rest: HostRest { ready: self.rest_ready, sandbox: self.rest_sandbox },
             renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },
             python: self.python.clone(),
             first_user: self.first_user,

@@ -112,6 +112,8 @@ pub(crate) struct FunctionEntry {
     next_count: AtomicU32,
     next: [AtomicU32; NEXT_MAX],
     pub(crate) name: Name,
+    /// Not zero: no instance is to stand ready, as nothing has been under way for long.
+    pub(crate) rests: AtomicU32,
 }
 
 /// The path of one function of another application.
@@ -128,6 +130,7 @@ const _: () = {
     assert!(offset_of!(FunctionEntry, worker) == 8);
     assert!(offset_of!(FunctionEntry, next) == 24);
     assert!(offset_of!(FunctionEntry, name) == 56);
+    assert!(offset_of!(FunctionEntry, rests) == 124);
     assert!(size_of::<TargetEntry>() == 192);
 };
 

@@ -214,14 +214,15 @@ impl Segment {
     pub fn constants(&self) -> Vec<u64> {
         const WORD: usize = size_of::<u64>();
         const ENTRY: usize = size_of::<FunctionEntry>() / WORD;
-        /// The bell of a function's worker is no constant.
-        const BELL: usize = 1;
+        /// The bell of a function's worker is no constant, nor is whether the function rests.
+        const CHANGING: [usize; 2] = [1, ENTRY - 1];
         let Geometry { functions, targets, .. } = self.layout.geometry;
         // SAFETY: up to there the header is one constant word after the other.
         let header: &[AtomicU64] = unsafe { self.at(0, std::mem::offset_of!(Header, sleepers) / WORD) };
         // SAFETY: the layout has that many entries at this offset, each as many words.
         let entries: &[AtomicU64] = unsafe { self.at(self.layout.functions, functions * ENTRY) };
-        let entries = entries.iter().enumerate().filter(|(at, _)| at % ENTRY != BELL).map(|(_, word)| word);
+        let entries =
+            entries.iter().enumerate().filter(|(at, _)| !CHANGING.contains(&(at % ENTRY))).map(|(_, word)| word);
         // SAFETY: likewise.
         let targets: &[AtomicU64] =
             unsafe { self.at(self.layout.targets, targets * (size_of::<TargetEntry>() / WORD)) };

@@ -49,6 +49,17 @@ impl Bus {
         &self.segment.function_entry(function).worker
     }
 
+    /// Says whether no instance of a function is to stand ready, until said otherwise. Its worker makes some for messages that wait even so.
+    pub fn keep_none_ready(&self, function: usize, none: bool) {
+        self.segment.function_entry(function).rests.store(u32::from(none), Ordering::Relaxed);
+    }
+
+    /// What was last said of that.
+    #[must_use]
+    pub fn keeps_none_ready(&self, function: usize) -> bool {
+        self.segment.function_entry(function).rests.load(Ordering::Relaxed) != 0
+    }
+
     /// Wakes exactly one who can take what was just published.
     pub(crate) fn wake(&self, to: Destination) {
         fence(Ordering::SeqCst);

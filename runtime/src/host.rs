@@ -30,7 +30,7 @@ use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{self, Log, LogStream};
 use crate::manifest::{Application, Name};
-use crate::sandbox::{Grounds, Specification, USERS_PER_APPLICATION};
+use crate::sandbox::{Grounds, HostRest, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service};
 pub use ceiling::{Ceiling, CeilingError};
 pub use check::check_archive;
@@ -62,6 +62,8 @@ pub struct HostConfig {
     pub applications_max: usize,
     /// What no application may have more of, whatever its manifest says.
     pub ceiling: Ceiling,
+    /// When applications are put to rest that do not say so themselves.
+    pub rest: HostRest,
     /// When the workers of functions are renewed.
     pub renewal: Renewal,
     /// Directories that applications may name as root file systems, themselves or what is in them. What an application brings
@@ -85,6 +87,7 @@ impl HostConfig {
             first_user: 0x7000_0000,
             applications_max: 4096,
             ceiling: Ceiling::default(),
+            rest: HostRest::default(),
             renewal: Renewal { calls: 10_000, seconds: 3600 },
             rootfs_allowed: Vec::new(),
             trace: false,
@@ -162,6 +165,7 @@ impl HostAgent {
             inside,
             mount_point,
             ready_max: config.ceiling.ready,
+            rest: config.rest,
             renewal: config.renewal,
         });
         let shared = Shared {

@@ -25,6 +25,7 @@ mod limits;
 mod name;
 mod problem;
 pub mod quantity;
+mod rest;
 mod rootfs;
 mod target;
 
@@ -43,6 +44,7 @@ use serde::{Deserialize, Serialize};
 pub use name::{Name, NameError};
 pub(crate) use problem::did_you_mean;
 pub use problem::{ManifestError, Place, Problem};
+pub use rest::{Rest, RestAfter};
 pub use rootfs::Rootfs;
 pub use target::Target;
 
@@ -89,6 +91,8 @@ pub struct Application {
     pub rootfs: Option<Rootfs>,
     /// What its sandbox may use.
     pub limits: Limits,
+    /// When it is put to rest.
+    pub rest: Rest,
 }
 
 /// One function of an application.

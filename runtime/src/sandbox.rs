@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use crate::cgroup::{Cgroup, CgroupError, CgroupLimits, Hierarchy};
 use crate::inside::Inside;
-use crate::manifest::{Application, Ready, Runtime};
+use crate::manifest::{Application, Ready, RestAfter, Runtime};
 use crate::python::Python;
 use crate::rootfs::Rootfs;
 use crate::watch::watch;
@@ -43,6 +43,23 @@ const LOAD_MAX: Duration = Duration::from_secs(70);
 /// Instances that a function keeps ready at most, unless its manifest or the host says otherwise.
 const READY_AUTO_MAX: usize = 16;
 
+/// When applications are put to rest, unless their manifests say otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostRest {
+    /// As [`Rest::ready`](crate::manifest::Rest::ready).
+    pub ready: RestAfter,
+    /// As [`Rest::sandbox`](crate::manifest::Rest::sandbox).
+    pub sandbox: RestAfter,
+}
+
+impl Default for HostRest {
+    /// Of a hundred applications on a small host, those that were not called for ten minutes take up nothing but their files; those that
+    /// were not called for half a minute have no processes but workers and supervisor.
+    fn default() -> Self {
+        Self { ready: RestAfter::Time(Duration::from_secs(30)), sandbox: RestAfter::Time(Duration::from_secs(600)) }
+    }
+}
+
 /// What of the host goes into every sandbox.
 #[derive(Debug)]
 pub(crate) struct Grounds {
@@ -54,6 +71,8 @@ pub(crate) struct Grounds {
     pub(crate) mount_point: PathBuf,
     /// Instances that any function may keep ready, at most.
     pub(crate) ready_max: Option<u32>,
+    /// When applications are put to rest that do not say so themselves.
+    pub(crate) rest: HostRest,
     /// When workers are renewed.
     pub(crate) renewal: Renewal,
 }

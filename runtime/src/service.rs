@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use sandbar_bus::clock::now_ns;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::call::{Answer, Call, Outcome, Request};
@@ -24,6 +24,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const LIVED_WELL: Duration = Duration::from_secs(30);
 /// How long a call waits for a sandbox that is being made again.
 const AGAIN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often, until it is put to rest, one looks whether an application was called.
+const REST_LOOKS: u32 = 4;
 /// How long an old version may take to finish its calls after a new one has come.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
@@ -45,6 +47,8 @@ pub(crate) struct Service {
     state: watch::Receiver<State>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<Stop>,
+    /// Told when a call comes for an application at rest.
+    wanted: Arc<Notify>,
     answered_before: Arc<AtomicU64>,
 }
 
@@ -52,6 +56,8 @@ pub(crate) struct Service {
 #[derive(Clone, Debug)]
 pub(crate) enum State {
     Running(Arc<Running>),
+    /// It has no sandbox, as it was not called for long; the next call has one made.
+    Resting,
     /// Its sandbox ended, or could not be made: why. Another is made.
     Down(String),
 }
@@ -92,6 +98,11 @@ impl Maker {
         Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log), Weak::clone(&self.bus)))
     }
 
+    /// How long the application is not called before it is put to rest.
+    fn rest_after(&self) -> Option<Duration> {
+        self.specification.application.rest.sandbox.unwrap_or(self.grounds.rest.sandbox).time()
+    }
+
     /// Tells the application's files in their final place to sandboxes that are made from now on.
     pub(crate) fn set_directory(&mut self, directory: PathBuf) {
         self.specification.directory = directory;
@@ -105,17 +116,33 @@ impl Service {
         let log = Arc::clone(&maker.log);
         let first_user = maker.specification.first_user;
         let image = maker.specification.rootfs.as_ref().and_then(|rootfs| rootfs.image.clone());
-        let first = first.map_or_else(|| State::Down("it is being started".to_owned()), State::Running);
+        let rest_after = maker.rest_after();
+        let first = match first {
+            Some(running) => State::Running(running),
+            None if rest_after.is_some() => State::Resting,
+            None => State::Down("it is being started".to_owned()),
+        };
+        let wanted = Arc::new(Notify::new());
         let answered_before = Arc::new(AtomicU64::new(0));
         let (states, state) = watch::channel(first);
         let (stop, stopped) = watch::channel(Stop::No);
-        let keeper = Keeper { maker, states, stopped, answered_before: Arc::clone(&answered_before) };
+        let keeper = Keeper {
+            maker,
+            states,
+            stopped,
+            rest_after,
+            wanted: Arc::clone(&wanted),
+            answered_before: Arc::clone(&answered_before),
+        };
         let keeper = Mutex::new(Some(tokio::spawn(keeper.run())));
-        Self { application, log, first_user, image, state, keeper, stop, answered_before }
+        Self { application, log, first_user, image, state, keeper, stop, wanted, answered_before }
     }
 
-    /// Waits until a service that began without a sandbox has one, or has failed to make one.
+    /// Waits until a service that began without a sandbox has one, has failed to make one, or needs none before it is called.
     pub(crate) async fn tried(&self) {
+        if matches!(self.state(), State::Resting) {
+            return;
+        }
         // The receiver has not seen any state but the first. The keeper lives as long as the service does.
         let _ended = self.state.clone().changed().await;
     }
@@ -129,7 +156,7 @@ impl Service {
     pub(crate) fn answered(&self) -> u64 {
         let now = match &*self.state.borrow() {
             State::Running(running) => running.answered.load(Ordering::Relaxed),
-            State::Down(_) => 0,
+            State::Resting | State::Down(_) => 0,
         };
         self.answered_before.load(Ordering::Relaxed) + now
     }
@@ -143,35 +170,46 @@ impl Service {
         let timeout = request.timeout.map_or(chain, |timeout| timeout.min(chain));
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let deadline_ns = now_ns().saturating_add(timeout_ns);
-        let wait_until = tokio::time::Instant::now() + timeout.min(AGAIN_WAIT_MAX);
+        let wait = Wait::begin(timeout);
         loop {
-            match self.running(wait_until).await {
+            match self.running(&wait).await {
                 Ok(running) => match running.call(call, request, deadline_ns).await {
                     // It ended just now: another is being made.
                     Err(Retired) if *self.stop.borrow() == Stop::No => tokio::task::yield_now().await,
                     result => return result,
                 },
                 Err(_) if *self.stop.borrow() != Stop::No => return Err(Retired),
-                Err(reason) => {
-                    let diagnostic = format!("the application is being restarted: {reason}");
-                    return Ok(Answer { call: Some(call.id), ..Answer::refused(Outcome::Overloaded, diagnostic) });
+                Err(down) => {
+                    let (outcome, diagnostic) = down.told();
+                    return Ok(Answer { call: Some(call.id), ..Answer::refused(outcome, diagnostic) });
                 }
             }
         }
     }
 
-    /// The sandbox, once there is one; else why there is none.
-    async fn running(&self, wait_until: tokio::time::Instant) -> Result<Arc<Running>, String> {
-        let mut state = self.state.clone();
-        let up = state.wait_for(|state| matches!(state, State::Running(_)));
-        if let Ok(Ok(up)) = tokio::time::timeout_at(wait_until, up).await
-            && let State::Running(running) = &*up
-        {
-            return Ok(Arc::clone(running));
-        }
-        match self.state() {
-            State::Running(running) => Ok(running),
-            State::Down(reason) => Err(reason),
+    /// The sandbox, once there is one; else why there is none. One at rest is made for this.
+    async fn running(&self, wait: &Wait) -> Result<Arc<Running>, Down> {
+        let mut states = self.state.clone();
+        let mut rested = false;
+        loop {
+            let state = states.borrow_and_update().clone();
+            let until = match &state {
+                State::Running(running) => return Ok(Arc::clone(running)),
+                State::Resting => {
+                    rested = true;
+                    self.wanted.notify_one();
+                    wait.for_rest
+                }
+                State::Down(_) => wait.for_repair,
+            };
+            // An error means that the keeper has ended, with the service.
+            if !matches!(tokio::time::timeout_at(until, states.changed()).await, Ok(Ok(()))) {
+                return Err(match self.state() {
+                    State::Running(running) => return Ok(running),
+                    State::Down(reason) => Down::Ended { reason, rested },
+                    State::Resting => Down::NotBack,
+                });
+            }
         }
     }
 
@@ -196,51 +234,134 @@ impl Service {
     }
 }
 
+/// Until when a call waits for a sandbox.
+struct Wait {
+    /// That is made for it: as long as the call may take at all.
+    for_rest: tokio::time::Instant,
+    /// That is made again after it ended by itself.
+    for_repair: tokio::time::Instant,
+}
+
+impl Wait {
+    fn begin(timeout: Duration) -> Self {
+        let now = tokio::time::Instant::now();
+        Self { for_rest: now + timeout, for_repair: now + timeout.min(AGAIN_WAIT_MAX) }
+    }
+}
+
+/// Why a call found no sandbox.
+enum Down {
+    /// It ended, or could not be made; whether it was to be made for this call.
+    Ended { reason: String, rested: bool },
+    /// The call's time was over before it was made.
+    NotBack,
+}
+
+impl Down {
+    fn told(self) -> (Outcome, String) {
+        match self {
+            Self::Ended { reason, rested: false } => {
+                (Outcome::Overloaded, format!("the application is being restarted: {reason}"))
+            }
+            Self::Ended { reason, rested: true } => {
+                (Outcome::Overloaded, format!("the application was at rest and does not come back: {reason}"))
+            }
+            Self::NotBack => {
+                (Outcome::DeadlinePassed, "the application was at rest and was not back in time".to_owned())
+            }
+        }
+    }
+}
+
+/// Completes when a sandbox was not called for so long, and is out of service for it.
+async fn until_rest(running: &Running, after: Option<Duration>) {
+    let Some(after) = after else { return std::future::pending().await };
+    let mut answered = running.answered.load(Ordering::Relaxed);
+    let mut quiet = 0;
+    loop {
+        tokio::time::sleep(after / REST_LOOKS).await;
+        let now = running.answered.load(Ordering::Relaxed);
+        quiet = if now == answered { quiet + 1 } else { 0 };
+        answered = now;
+        if quiet >= REST_LOOKS && running.retire_if_idle() {
+            return;
+        }
+    }
+}
+
 /// Owns the sandbox of an application for as long as it is deployed.
 struct Keeper {
     maker: Maker,
     states: watch::Sender<State>,
     stopped: watch::Receiver<Stop>,
+    /// How long it is not called before it is put to rest.
+    rest_after: Option<Duration>,
+    wanted: Arc<Notify>,
     answered_before: Arc<AtomicU64>,
+}
+
+/// Why a sandbox is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// It ended by itself.
+    Ended,
+    /// It was not called for long.
+    Rests,
+    /// The service ends.
+    Stopped,
 }
 
 impl Keeper {
     async fn run(mut self) {
         let mut pause = AGAIN.0;
-        if matches!(*self.states.borrow(), State::Down(_)) {
-            self.make("started").await;
+        let first = self.states.borrow().clone();
+        match first {
+            State::Running(_) | State::Resting => {}
+            State::Down(_) => self.make("started").await,
         }
         loop {
             let state = self.states.borrow().clone();
-            if let State::Running(running) = state {
-                let since = Instant::now();
-                let stopped = self.keep(&running).await;
-                self.retire(running).await;
-                if stopped {
-                    return;
+            match state {
+                State::Running(running) => {
+                    let since = Instant::now();
+                    let over = self.keep(&running).await;
+                    self.retire(running, over).await;
+                    if over == Over::Stopped {
+                        return;
+                    }
+                    if over == Over::Rests || since.elapsed() > LIVED_WELL {
+                        pause = AGAIN.0;
+                    }
                 }
-                if since.elapsed() > LIVED_WELL {
-                    pause = AGAIN.0;
+                State::Resting => {
+                    tokio::select! {
+                        () = self.wanted.notified() => {}
+                        _ = self.stopped.wait_for(|stop| *stop != Stop::No) => return,
+                    }
+                    self.make("made for a call").await;
+                }
+                State::Down(_) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = self.stopped.wait_for(|stop| *stop != Stop::No) => return,
+                    }
+                    pause = (pause * 2).min(AGAIN.1);
+                    self.make("made again").await;
                 }
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = self.stopped.wait_for(|stop| *stop != Stop::No) => return,
-            }
-            pause = (pause * 2).min(AGAIN.1);
-            self.make("made again").await;
         }
     }
 
-    /// Serves a sandbox until it ends by itself, or until it is to be stopped; true for the latter.
-    async fn keep(&mut self, running: &Arc<Running>) -> bool {
+    /// Serves a sandbox until it is over.
+    async fn keep(&mut self, running: &Arc<Running>) -> Over {
         let serving = running.serve();
         tokio::pin!(serving);
         let stop = tokio::select! {
-            () = &mut serving => None,
-            stop = self.stopped.wait_for(|stop| *stop != Stop::No) => Some(stop.map_or(Stop::AtOnce, |stop| *stop)),
+            () = &mut serving => return Over::Ended,
+            () = until_rest(running, self.rest_after) => return Over::Rests,
+            stop = self.stopped.wait_for(|stop| *stop != Stop::No) => stop.map_or(Stop::AtOnce, |stop| *stop),
         };
-        if stop == Some(Stop::Drained) {
+        if stop == Stop::Drained {
             let drained = async {
                 while !running.retire_if_idle() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -256,12 +377,25 @@ impl Keeper {
                 }
             }
         }
-        stop.is_some()
+        Over::Stopped
     }
 
     /// Takes a sandbox out of service and ends it.
-    async fn retire(&self, running: Arc<Running>) {
-        self.states.send_replace(State::Down("its sandbox ended".to_owned()));
+    async fn retire(&self, running: Arc<Running>, over: Over) {
+        let state = match over {
+            Over::Rests => {
+                tracing::debug!(application = self.maker.specification.application.name.as_str(), "put to rest");
+                // One that was told while another sandbox was made is of a call that has long been served.
+                tokio::select! {
+                    biased;
+                    () = self.wanted.notified() => {}
+                    () = std::future::ready(()) => {}
+                }
+                State::Resting
+            }
+            Over::Ended | Over::Stopped => State::Down("its sandbox ended".to_owned()),
+        };
+        self.states.send_replace(state);
         running.retire();
         running.sandbox.end().await;
         self.answered_before.fetch_add(running.answered.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -272,7 +406,11 @@ impl Keeper {
         let name = self.maker.specification.application.name.as_str();
         match self.in_turn().await {
             Ok(running) => {
-                self.maker.log.add("", &format!("the sandbox was {what}"));
+                if matches!(*self.states.borrow(), State::Resting) {
+                    tracing::debug!(application = name, "back from rest");
+                } else {
+                    self.maker.log.add("", &format!("the sandbox was {what}"));
+                }
                 self.states.send_replace(State::Running(running));
             }
             Err(SandboxError::Unwanted) => {}

@@ -219,7 +219,9 @@ impl Worker {
         }
         let waiting = self.bus.waiting(self.index);
         let mut pool = self.pool.get();
-        let wanted = pool.look(now_ns(), ahead, waiting).max(waiting.min(AHEAD_MAX));
+        let ready = pool.look(now_ns(), ahead, waiting);
+        let ready = if self.bus.keeps_none_ready(self.index) { 0 } else { ready };
+        let wanted = ready.max(waiting.min(AHEAD_MAX));
         self.pool.set(pool);
         if ahead >= wanted {
             return None;

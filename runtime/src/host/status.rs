@@ -11,7 +11,7 @@ use crate::service::{Service, State};
 pub struct ApplicationStatus {
     /// The application's name.
     pub name: String,
-    /// "running", or what keeps it from running.
+    /// "running", "resting" (the next call wakes it), or what keeps it from running.
     pub state: String,
     /// The function that is called when none is named.
     pub entry: String,
@@ -32,6 +32,7 @@ pub(super) fn of(service: &Service) -> ApplicationStatus {
     let application = &service.application;
     let (state, running) = match service.state() {
         State::Running(running) => ("running".to_owned(), Some(running)),
+        State::Resting => ("resting".to_owned(), None),
         State::Down(reason) => (format!("down: {reason}"), None),
     };
     let sandbox = running.as_ref().map(|running| &running.sandbox);

@@ -27,6 +27,7 @@ pub(super) struct Plain {
     pub(super) rootfs: Option<At<String>>,
     pub(super) limits: PlainLimits,
     /// In the order of the text.
+    pub(super) rest: PlainRest,
     pub(super) functions: Vec<PlainFunction>,
 }
 
@@ -40,6 +41,13 @@ pub(super) struct PlainLimits {
     pub(super) queue: Option<At<i64>>,
     pub(super) calls: Option<At<i64>>,
     pub(super) spin: Option<At<String>>,
+}
+
+/// The table `[rest]` as it was written; without any field if there is none.
+#[derive(Debug, Default)]
+pub(super) struct PlainRest {
+    pub(super) ready: Option<At<String>>,
+    pub(super) sandbox: Option<At<String>>,
 }
 
 /// How many instances are to stand ready, as it was written.
@@ -64,7 +72,8 @@ pub(super) struct PlainFunction {
     pub(super) limits: PlainLimits,
 }
 
-const TOP_FIELDS: [&str; 8] = ["name", "entry", "calls", "callers", "network", "rootfs", "limits", "functions"];
+const TOP_FIELDS: [&str; 9] = ["name", "entry", "calls", "callers", "network", "rootfs", "limits", "rest", "functions"];
+const REST_FIELDS: [&str; 2] = ["ready", "sandbox"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
 const FUNCTION_FIELDS: [&str; 8] =
     ["runtime", "code", "handler", "timeout", "ready", "content_format", "next", "limits"];
@@ -98,6 +107,10 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
         network: text_field(table, "network", "\"host\"", problems),
         rootfs: text_field(table, "rootfs", "\"oci:image\"", problems),
         limits,
+        rest: match table_field(table, "rest", problems) {
+            Some((_, rest)) => read_rest(rest, problems),
+            None => PlainRest::default(),
+        },
         functions: read_functions(table, problems),
     };
     note_missing(table, &plain, problems);
@@ -117,6 +130,14 @@ fn note_missing(table: &DeTable<'_>, plain: &Plain, problems: &mut Problems<'_>)
             "the field `entry` is missing: an application of several functions says which one is called when none is named, such as entry = \"{}\"",
             first.name.value
         ));
+    }
+}
+
+fn read_rest(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainRest {
+    refuse_unknown(table, &REST_FIELDS, problems);
+    PlainRest {
+        ready: text_field(table, "ready", "\"30s\" or \"never\"", problems),
+        sandbox: text_field(table, "sandbox", "\"10min\" or \"never\"", problems),
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn plan(specification: &Specification, grounds: &Grounds) -> Plan {
         tmp_bytes: application.limits.memory_bytes / TMP_SHARE,
         network: application.network,
         renewal: grounds.renewal,
+        rest_ready: application.rest.ready.unwrap_or(grounds.rest.ready).time(),
         resources: ResourceLimits {
             processes: application.limits.processes.into(),
             file_bytes: application.limits.memory_bytes,

@@ -61,6 +61,8 @@ pub struct Plan {
     pub network: Network,
     /// When workers are renewed.
     pub renewal: Renewal,
+    /// How long nothing is under way before instances that stand ready are ended; `None`: they are not.
+    pub rest_ready: Option<Duration>,
     /// What a single process or user may use, beside what the control groups allow all together.
     pub resources: ResourceLimits,
     /// The functions, in the order of the catalogue.

@@ -3,6 +3,7 @@
 
 mod audit;
 mod ending;
+mod rest;
 mod worker;
 
 use std::io;
@@ -47,6 +48,10 @@ pub struct Supervisor {
     /// By function, how many instances of its worker have ended.
     served: Vec<u64>,
     renewal: Renewal,
+    /// How long nothing is under way before instances that stand ready are ended.
+    rest_ready: Option<Duration>,
+    /// Whether they have been.
+    resting: bool,
     /// Whether all workers have been ready at some time.
     was_ready: bool,
     templates: Templates,
@@ -74,7 +79,7 @@ impl Supervisor {
         outlets: Outlets,
         temporary: TemporaryFiles,
         functions: Vec<FunctionPlan>,
-        renewal: Renewal,
+        (renewal, rest_ready): (Renewal, Option<Duration>),
     ) -> io::Result<Self> {
         let mut child_ended = SigSet::empty();
         child_ended.add(Signal::SIGCHLD);
@@ -94,6 +99,8 @@ impl Supervisor {
                 .collect(),
             served: vec![0; functions.len()],
             renewal,
+            rest_ready,
+            resting: false,
             was_ready: false,
             templates: Templates::default(),
             temporary,
@@ -146,6 +153,7 @@ impl Supervisor {
         if !self.bus.is_idle() {
             self.busy_at = now;
             self.gave_back = false;
+            self.wake_up();
             let deadlines = self.bus.slots().iter().filter_map(|slot| slot.deadline_ns());
             let next = deadlines.min().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
             return Some(next.map_or(TICK, |next| next.clamp(Duration::from_millis(1), TICK)));
@@ -158,9 +166,10 @@ impl Supervisor {
             self.forget_kills();
             self.gave_back = true;
         }
+        self.rest_if_due(now);
         self.bus.supervisor_sleeps(true);
         // Announced, then looked again: a message that came before the announcement is seen here, one that comes after wakes.
-        (!self.bus.is_idle()).then_some(TICK)
+        if self.bus.is_idle() { self.rest_timeout(now) } else { Some(TICK) }
     }
 
     /// Sleeps; `None` when the agent is gone.
