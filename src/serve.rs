@@ -75,6 +75,12 @@ pub(crate) struct ServeArguments {
     /// Calls that each application may have under way whatever the others have
     #[arg(long, value_name = "NUMBER", default_value = "16")]
     calls_assured: u32,
+    /// How long a call may have to wait for others of its application while more come than are served, or never; more are refused
+    ///
+    /// A burst is served whole: it counts only when there has been a queue for a tenth of a second. Calls of slow functions may wait
+    /// for as many others as are being served.
+    #[arg(long, value_name = "TIME", value_parser = delay, default_value = "10ms")]
+    delay_max: Delay,
     /// Applications that may be deployed at one time
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "4096")]
     applications_max: u32,
@@ -196,6 +202,7 @@ impl ServeArguments {
                 ready: self.ready_max,
                 host_network: self.allow_host_network,
             },
+            delay_max: self.delay_max.0,
             rest: HostRest { ready: self.rest_ready, sandbox: self.rest_sandbox },
             renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },
             python: self.python.clone(),
@@ -205,6 +212,17 @@ impl ServeArguments {
             trace: self.trace,
         }
     }
+}
+
+/// A time, or never.
+#[derive(Clone, Copy, Debug)]
+struct Delay(Option<Duration>);
+
+fn delay(text: &str) -> Result<Delay, String> {
+    if text == "never" {
+        return Ok(Delay(None));
+    }
+    quantity::time(text).map(|time| Delay(Some(time))).map_err(|why| format!("{why}, or \"never\""))
 }
 
 /// Takes as many descriptors as the applications need that may be deployed, or else as many as the system allows.

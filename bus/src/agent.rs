@@ -18,7 +18,7 @@ use crate::atomic::{Ordering, fence};
 use crate::bus::{Bus, Destination};
 use crate::envelope::{Address, Envelope};
 use crate::hold::Draft;
-use crate::layout::Layout;
+use crate::layout::{Geometry, Layout};
 use crate::message::{Actor, MessageHeader, Stay};
 use crate::segment::Segment;
 use crate::slot::Phase;
@@ -154,6 +154,13 @@ impl AgentSide {
         // SAFETY: these bytes were just written.
         unsafe { copy.set_len(len) };
         Ok(copy)
+    }
+
+    /// Messages that wait for functions, as the segment says: no more than its queues hold.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let Geometry { functions, queue_capacity, .. } = self.layout().geometry;
+        (0..functions).map(|function| self.bus.waiting(function).min(queue_capacity)).sum()
     }
 
     /// Says that the agent is about to wait for its event, or has been woken. To be followed by one more [`take`](Self::take).

@@ -62,6 +62,9 @@ pub struct HostConfig {
     pub applications_max: usize,
     /// What no application may have more of, whatever its manifest says.
     pub ceiling: Ceiling,
+    /// How long a call may have to wait for others of its application while more come than are served; more are refused as overloaded.
+    /// `None`: the limits on numbers alone count.
+    pub delay_max: Option<Duration>,
     /// When applications are put to rest that do not say so themselves.
     pub rest: HostRest,
     /// When the workers of functions are renewed.
@@ -87,6 +90,7 @@ impl HostConfig {
             first_user: 0x7000_0000,
             applications_max: 4096,
             ceiling: Ceiling::default(),
+            delay_max: Some(Duration::from_millis(10)),
             rest: HostRest::default(),
             renewal: Renewal { calls: 10_000, seconds: 3600 },
             rootfs_allowed: Vec::new(),
@@ -165,6 +169,7 @@ impl HostAgent {
             inside,
             mount_point,
             ready_max: config.ceiling.ready,
+            delay_max: config.delay_max,
             rest: config.rest,
             renewal: config.renewal,
         });

@@ -4,6 +4,7 @@
 //! names a call in the table of that very sandbox.
 
 mod outward;
+mod overload;
 mod silence;
 mod table;
 
@@ -47,6 +48,8 @@ pub(crate) struct Running {
     calls: Mutex<Option<Calls>>,
     /// Calls answered, with any outcome.
     pub(crate) answered: AtomicU64,
+    /// How long a call may have to wait for others while more come than are served; `None`: as long as the limits on numbers let it.
+    delay_max: Option<Duration>,
     /// Where calls to other applications go.
     bus: Weak<HostBus>,
     /// Calls to other applications that may still begin.
@@ -75,13 +78,20 @@ impl Drop for Registered<'_> {
 
 impl Running {
     /// Puts a sandbox into service.
-    pub(crate) fn new(application: Arc<Application>, sandbox: Sandbox, log: Arc<Log>, bus: Weak<HostBus>) -> Arc<Self> {
+    pub(crate) fn new(
+        application: Arc<Application>,
+        sandbox: Sandbox,
+        log: Arc<Log>,
+        delay_max: Option<Duration>,
+        bus: Weak<HostBus>,
+    ) -> Arc<Self> {
         let outward = Arc::new(Semaphore::new(application.limits.calls));
         Arc::new(Self {
             application,
             sandbox,
             log,
             calls: Mutex::new(Some(Calls::default())),
+            delay_max,
             bus,
             outward,
             answered: AtomicU64::new(0),
@@ -118,10 +128,8 @@ impl Running {
         let (answer, answered) = oneshot::channel();
         let pending =
             Pending { answer, function, began_ns, deadline_ns, depth, hops: Vec::new(), traced: request.trace };
-        if !self.register(id, pending)? {
-            let max = self.application.limits.calls;
-            let diagnostic = format!("the application has {max} calls under way, as many as it takes");
-            return Ok(Answer { call: Some(id), ..Answer::refused(Outcome::Overloaded, diagnostic) });
+        if let Err(refused) = self.register(id, pending)? {
+            return Ok(Answer { call: Some(id), ..*refused });
         }
         let _registered = Registered { running: self, call: id.0 };
         let envelope = Envelope {
@@ -169,15 +177,26 @@ impl Running {
         }
     }
 
-    /// Enters a call into the table; false when the table has as many as the application takes.
-    fn register(&self, id: CallId, pending: Pending) -> Result<bool, Retired> {
+    /// Enters a call into the table; the answer to it where the table has as many as the application takes, or more than it can serve.
+    fn register(&self, id: CallId, pending: Pending) -> Result<Result<(), Box<Answer>>, Retired> {
         let mut table = self.calls();
         let calls = table.as_mut().ok_or(Retired)?;
-        let room = calls.len() < self.application.limits.calls;
-        if room {
-            calls.insert(id.0, pending);
+        let (under_way, max) = (calls.len(), self.application.limits.calls);
+        if under_way >= max {
+            let diagnostic = format!("the application has {max} calls under way, as many as it takes");
+            return Ok(Err(Box::new(Answer::refused(Outcome::Overloaded, diagnostic))));
         }
-        Ok(room)
+        if let Some(delay_max) = self.delay_max {
+            let admitted = calls.overload.admit(pending.began_ns, self.sandbox.bus.waiting(), under_way, delay_max);
+            if let Err(wait) = admitted {
+                let diagnostic =
+                    format!("more calls come than are served: this one would wait {} ms", wait.as_millis());
+                let refused = Answer::refused(Outcome::Overloaded, diagnostic);
+                return Ok(Err(Box::new(Answer { retry_after: Some(wait), ..refused })));
+            }
+        }
+        calls.insert(id.0, pending);
+        Ok(Ok(()))
     }
 
     fn post(&self, payload: &[u8], envelope: &Envelope) -> Result<(), Box<Answer>> {
@@ -283,6 +302,7 @@ impl Running {
             return self.note_end(envelope, verdict, &payload);
         };
         calls.silence.heard_in_time(pending.function);
+        calls.overload.ended(now_ns());
         drop(table);
         let mut hops = pending.hops;
         hops.sort_by_key(|hop| hop.taken_ns);

@@ -41,7 +41,7 @@ use process::Process;
 /// How long the workers may take to load their code; the supervisor gives up before.
 const LOAD_MAX: Duration = Duration::from_secs(70);
 /// Instances that a function keeps ready at most, unless its manifest or the host says otherwise.
-const READY_AUTO_MAX: usize = 16;
+const READY_AUTO_MAX: usize = 8;
 
 /// When applications are put to rest, unless their manifests say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub(crate) struct Grounds {
     pub(crate) mount_point: PathBuf,
     /// Instances that any function may keep ready, at most.
     pub(crate) ready_max: Option<u32>,
+    /// How long a call may have to wait for others while more come than are served.
+    pub(crate) delay_max: Option<Duration>,
     /// When applications are put to rest that do not say so themselves.
     pub(crate) rest: HostRest,
     /// When workers are renewed.
@@ -353,14 +355,17 @@ fn make_segment(application: &Application, ready_max: Option<u32>) -> Result<(Se
     Ok(Segment::create(layout, &catalogue)?)
 }
 
-/// How many instances of a function stand ready: of its share of the slots at most half, so that as many calls can be under way, but one in
-/// any case that its manifest does not rule out.
+/// How many instances of a function stand ready: of its share of the slots at most half, or a quarter where Sandbar chooses, so that more
+/// calls can be under way than are waited for, but one in any case that its manifest does not rule out.
 fn ready(asked: Ready, share: usize, host_max: Option<u32>) -> sandbar_bus::Ready {
     let host_max = host_max.map_or(usize::MAX, |max| max as usize);
-    let most = (share / 2).max(1).min(host_max);
+    let part_of_share = |part: usize| (share / part).max(1).min(host_max);
     match asked {
-        Ready::Auto => sandbar_bus::Ready { least: most.min(1), most: most.min(READY_AUTO_MAX) },
-        Ready::Exactly(number) => sandbar_bus::Ready::exactly((number as usize).min(most)),
+        Ready::Auto => {
+            let most = part_of_share(4).min(READY_AUTO_MAX);
+            sandbar_bus::Ready { least: most.min(1), most }
+        }
+        Ready::Exactly(number) => sandbar_bus::Ready::exactly((number as usize).min(part_of_share(2))),
     }
 }
 

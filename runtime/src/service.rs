@@ -95,7 +95,8 @@ impl Maker {
         let specification = Specification { sandbox_name, ..self.specification.clone() };
         let read_logs = |pipes| log::read_pipes(application, pipes, &self.log);
         let sandbox = Sandbox::start(&self.grounds, &specification, read_logs, unwanted).await?;
-        Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log), Weak::clone(&self.bus)))
+        let delay_max = self.grounds.delay_max;
+        Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log), delay_max, Weak::clone(&self.bus)))
     }
 
     /// How long the application is not called before it is put to rest.
@@ -314,10 +315,8 @@ enum Over {
 impl Keeper {
     async fn run(mut self) {
         let mut pause = AGAIN.0;
-        let first = self.states.borrow().clone();
-        match first {
-            State::Running(_) | State::Resting => {}
-            State::Down(_) => self.make("started").await,
+        if matches!(*self.states.borrow(), State::Down(_)) {
+            self.make("started").await;
         }
         loop {
             let state = self.states.borrow().clone();

@@ -47,6 +47,7 @@ mod pictures;
 mod readings;
 mod refusals;
 mod renewal;
+mod rest;
 mod rootfs;
 mod serving;
 mod support;

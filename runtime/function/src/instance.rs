@@ -383,7 +383,8 @@ impl Instance {
     /// The instance has served: ends the process. What is to be torn down is torn down by its end.
     ///
     /// Not at once, unless others wait for its place: the end of a process takes its time, and the kernel lets it, while whoever is to
-    /// pass the answer on, or waits for it, may need this very processor. Priorities do not help: they count within a control group only.
+    /// pass the answer on, or waits for it, may need this very processor. A lower priority would not do: it counts within a control group
+    /// only, and there it lets dead instances pile up while calls keep coming.
     pub fn exit(&self) -> ! {
         self.bus.slots()[self.slot].finish();
         if self.bus.waiting(self.function_index) == 0 {

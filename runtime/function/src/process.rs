@@ -137,17 +137,13 @@ impl Standing {
     }
 }
 
-/// Lets whoever was woken just now run, and from then on everything else of the sandbox before this process: what is left for it to do is
-/// nobody's to wait for. For good, as an unprivileged process has no way back.
+/// Lets whoever was woken just now run, before this process goes on: what is left for it to do is nobody's to wait for.
 ///
-/// The kernel does not always prefer who is woken to who wakes, which would then be torn down first. Both calls are made without the
-/// C library's functions, whose pages this process may not have yet.
+/// The kernel does not always prefer who is woken to who wakes, which would then be torn down first. By the system call itself, as the page
+/// of the C library's function may not be there yet.
 pub fn step_back() {
     // SAFETY: no memory is involved.
     unsafe { libc::syscall(libc::SYS_sched_yield) };
-    let lowest = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameter is alive for the call. A refusal leaves things as they are.
-    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const lowest) };
 }
 
 /// Enters Landlock rules that the supervisor has made, and closes their descriptor.

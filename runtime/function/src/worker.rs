@@ -41,6 +41,8 @@ pub const FUNCTION_VARIABLE: &str = "SANDBAR_FUNCTION";
 pub const READY: &str = "ready\n";
 /// Instances that a worker makes for waiting messages before any of them has started, at most.
 const AHEAD_MAX: usize = 8;
+/// How long messages wait for instances that are being made before these are taken for lost.
+const STUCK: Duration = Duration::from_millis(50);
 /// Slots that each function can count on, where there are as many, so that a flood of one cannot keep those after it in a chain
 /// from running.
 const SLOTS_ASSURED: usize = 2;
@@ -163,12 +165,18 @@ impl Worker {
     #[must_use]
     pub fn next_slot(&self) -> usize {
         let bell = self.bus.worker_bell(self.index);
+        let mut stuck = false;
         loop {
             let heard = bell.listen();
-            if let Some(slot) = self.wanted_slot() {
+            if let Some(slot) = self.wanted_slot(stuck) {
                 return slot;
             }
-            bell.sleep(heard, 0, None);
+            // Messages that wait are on their way to instances that are. Should those be stopped, or lie, others are made.
+            let patience = (self.bus.waiting(self.index) > 0).then_some(STUCK);
+            let began_ns = now_ns();
+            bell.sleep(heard, 0, patience);
+            stuck =
+                patience.is_some_and(|patience| u128::from(now_ns().saturating_sub(began_ns)) >= patience.as_nanos());
         }
     }
 
@@ -198,12 +206,17 @@ impl Worker {
 
     /// Whether the instance in a slot is there for a message that comes now. One that has been chosen to take a message is not,
     /// even if it has not woken up yet: whoever finds nobody to choose wakes the worker, which must not count on that one then.
-    fn can_take(&self, slot: usize, phase: Phase) -> bool {
-        phase == Phase::Forking || phase == Phase::Ready && self.bus.is_waiting_for_call(slot, self.index)
+    /// Nor, when messages are stuck, is one that should have been ready by now.
+    fn can_take(&self, slot: usize, phase: Phase, stuck: bool) -> bool {
+        match phase {
+            Phase::Forking => !stuck,
+            Phase::Ready => self.bus.is_waiting_for_call(slot, self.index),
+            Phase::Free | Phase::Running | Phase::Done => false,
+        }
     }
 
     /// A slot, if fewer instances stand ready (or are on their way) than wanted, and if the function may have another.
-    fn wanted_slot(&self) -> Option<usize> {
+    fn wanted_slot(&self, stuck: bool) -> Option<usize> {
         let functions = self.bus.layout().geometry.functions;
         let mut held = [0usize; FUNCTIONS_MAX];
         let held = &mut held[..functions];
@@ -214,7 +227,7 @@ impl Worker {
                 free += 1;
             } else if state.function < functions {
                 held[state.function] += 1;
-                ahead += usize::from(state.function == self.index && self.can_take(index, state.phase));
+                ahead += usize::from(state.function == self.index && self.can_take(index, state.phase, stuck));
             }
         }
         let waiting = self.bus.waiting(self.index);

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
+use super::overload::Overload;
 use super::silence::Silence;
 use crate::call::{Answer, Hop};
 
@@ -41,6 +42,7 @@ pub(super) struct Calls {
     /// Calls that came from other applications and have ended, oldest first, with their depth.
     ended: VecDeque<(u64, u32)>,
     pub(super) silence: Silence,
+    pub(super) overload: Overload,
 }
 
 impl Calls {
