@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sandbar_runtime::Request;
 use sandbar_runtime::manifest::quantity;
 
@@ -78,7 +79,7 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     calls: Option<u64>,
     /// How long calls are made before any is counted
-    #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "0s")]
+    #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "0s", conflicts_with = "burst")]
     warm_up: Duration,
     /// How long a call is waited for before it is lost
     #[arg(long, value_name = "TIME", value_parser = quantity::time, default_value = "10s")]
@@ -118,9 +119,16 @@ fn rate(text: &str) -> Result<f64, &'static str> {
     }
 }
 
+/// Each call under way has a socket of its own.
+fn raise_descriptor_limit() -> nix::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
+}
+
 impl BenchArguments {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let plan = self.plan();
+        raise_descriptor_limit().map_err(|errno| Failure::System(errno.into()))?;
         let lanes = self.lanes()?;
         let tally = Tally::new().map_err(|error| Failure::System(io::Error::other(error)))?;
         let shows_progress = self.progress || io::stderr().is_terminal();

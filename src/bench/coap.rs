@@ -28,7 +28,9 @@ pub(crate) struct CoapLane {
     socket: Option<UdpSocket>,
     datagram: Vec<u8>,
     confirmable: bool,
+    /// With this socket.
     calls: u16,
+    id: u16,
     number: u32,
     input: Box<[u8]>,
 }
@@ -60,18 +62,21 @@ pub(crate) fn datagram(url: &Url, payload: &[u8], confirmable: bool) -> Result<V
 }
 
 impl CoapLane {
+    /// Its numbers start by chance: to a server that remembers a socket with the same port, from a run just before, the same numbers
+    /// would be the same call, and its answer the old one.
     pub(crate) fn new(to: SocketAddr, datagram: Vec<u8>, confirmable: bool) -> Self {
         let input = vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice();
-        Self { to, socket: None, datagram, confirmable, calls: 0, number: 0, input }
+        let (id, number) = (fastrand::u16(..), fastrand::u32(..));
+        Self { to, socket: None, datagram, confirmable, calls: 0, id, number, input }
     }
 
-    /// Makes one call. One that is not waited for may be left: its answer is passed over by the next.
+    /// Makes one call. One that is not waited for may be left: its socket is closed, and the next call opens another.
     pub(crate) async fn call(&mut self) -> End {
         match self.exchange().await {
             Ok(end) => end,
             Err(error) => {
                 self.socket = None;
-                End::Error(error.kind().to_string())
+                End::of(&error)
             }
         }
     }
@@ -91,8 +96,9 @@ impl CoapLane {
             }
         };
         self.calls += 1;
+        self.id = self.id.wrapping_add(1);
         self.number = self.number.wrapping_add(1);
-        self.datagram[2..4].copy_from_slice(&self.calls.to_be_bytes());
+        self.datagram[2..4].copy_from_slice(&self.id.to_be_bytes());
         self.datagram[TOKEN_AT..TOKEN_AT + TOKEN_BYTES].copy_from_slice(&self.number.to_be_bytes());
         let end = self.until_answered(&socket).await;
         self.socket = Some(socket);
@@ -142,8 +148,8 @@ impl CoapLane {
         const ACK: u8 = 2;
         const RST: u8 = 3;
         match (kind, code) {
-            (ACK, 0) if id == self.calls => Heard::Acknowledged,
-            (RST, 0) if id == self.calls => Heard::Reset,
+            (ACK, 0) if id == self.id => Heard::Acknowledged,
+            (RST, 0) if id == self.id => Heard::Reset,
             (_, 0) => Heard::Other,
             (kind, code) => {
                 let token = datagram.get(TOKEN_AT..TOKEN_AT + TOKEN_BYTES);
@@ -221,6 +227,24 @@ mod tests {
         assert_eq!(end, End::Done);
         assert_eq!(requests[0], requests[1], "the same message");
         assert_eq!(acknowledgement, [0x60, 0, 7, 8]);
+    }
+
+    /// Else a server that guards against repeated messages would give the second the first one's answer.
+    #[tokio::test]
+    async fn lanes_do_not_use_the_same_numbers() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = server.local_addr().unwrap();
+        let mut heads = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            let mut lane = CoapLane::new(to, datagram(&url(), b"x", true).unwrap(), true);
+            let mut buffer = [0; 2048];
+            tokio::select! {
+                end = lane.call() => panic!("nobody answers: {end:?}"),
+                received = server.recv_from(&mut buffer) => { received.unwrap(); }
+            }
+            heads.insert(buffer[2..8].to_vec());
+        }
+        assert_eq!(heads.len(), 3);
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl HttpLane {
             Ok(end) => end,
             Err(error) => {
                 self.reset();
-                End::Error(error.kind().to_string())
+                End::of(&error)
             }
         }
     }
@@ -58,7 +58,7 @@ impl HttpLane {
     }
 
     async fn exchange(&mut self, request: &[u8]) -> io::Result<End> {
-        let mut stream = match self.stream.take() {
+        let mut stream = match self.stream.take().filter(is_open) {
             Some(stream) => stream,
             None => {
                 let stream = TcpStream::connect(self.to).await?;
@@ -69,7 +69,7 @@ impl HttpLane {
         self.input.clear();
         stream.write_all(request).await?;
         loop {
-            if let Some(response) = parse(&self.input)? {
+            if let Some(response) = parse(&self.input, false)? {
                 if response.keeps_open {
                     self.stream = Some(stream);
                 }
@@ -80,10 +80,17 @@ impl HttpLane {
             }
             self.input.reserve(READ_BYTES);
             if stream.read_buf(&mut self.input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                let response = parse(&self.input, true)?;
+                return Ok(response.ok_or(io::ErrorKind::UnexpectedEof)?.end());
             }
         }
     }
+}
+
+/// Whether the server has neither closed an idle connection nor said anything unasked: such a connection carries no more calls.
+/// Costs no system call as long as nothing has happened on it.
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A response that has come whole.
@@ -103,8 +110,8 @@ impl Response {
     }
 }
 
-/// What has come, if that is the whole response. `Err` if it is none, or has no length.
-fn parse(input: &[u8]) -> io::Result<Option<Response>> {
+/// What has come, if that is the whole response. One that gives no length is whole when the connection has `ended`. `Err` if it is none.
+fn parse(input: &[u8], ended: bool) -> io::Result<Option<Response>> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Response::new(&mut headers);
@@ -118,13 +125,17 @@ fn parse(input: &[u8]) -> io::Result<Option<Response>> {
         let header = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         header.and_then(|header| std::str::from_utf8(header.value).ok())
     };
-    let keeps_open = !value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let says = |word: &str| {
+        value("connection").is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
+    };
+    // HTTP/1.0 closes unless it says otherwise, 1.1 keeps open unless it says otherwise.
+    let keeps_open = !ended && if head.version == Some(0) { says("keep-alive") } else { !says("close") };
     let body = &input[body_at..];
     let whole = match (value("content-length"), value("transfer-encoding")) {
         (Some(length), _) => body.len() >= length.trim().parse::<usize>().map_err(|_| invalid("a wrong length"))?,
         (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => chunks_end(body)?,
         (None, _) if status == 204 || status == 304 => true,
-        (None, _) => return Err(invalid("a response without a length")),
+        (None, _) => ended,
     };
     Ok(whole.then_some(Response { status, keeps_open }))
 }
@@ -160,10 +171,58 @@ mod tests {
             b"HTTP/1.1 204 No Content\r\n\r\n",
         ] {
             for cut in 0..whole.len() {
-                assert_eq!(parse(&whole[..cut]).unwrap(), None, "{cut} of {}", String::from_utf8_lossy(whole));
+                let text = String::from_utf8_lossy(whole);
+                assert_eq!(parse(&whole[..cut], false).unwrap(), None, "{cut} of {text}");
+                assert_eq!(parse(&whole[..cut], true).unwrap(), None, "{cut} of {text}");
             }
-            assert!(parse(whole).unwrap().is_some());
+            assert!(parse(whole, false).unwrap().is_some());
         }
+    }
+
+    #[test]
+    fn a_response_without_a_length_lasts_until_the_connection_ends() {
+        let response = b"HTTP/1.1 200 OK\r\n\r\nabc";
+        assert_eq!(parse(response, false).unwrap(), None);
+        assert_eq!(parse(response, true).unwrap(), Some(Response { status: 200, keeps_open: false }));
+    }
+
+    #[test]
+    fn a_connection_is_used_again_when_the_version_and_the_header_say_so() {
+        let keeps_open = |version: &str, header: &str| {
+            let text = format!("HTTP/{version} 200 OK\r\n{header}content-length: 0\r\n\r\n");
+            parse(text.as_bytes(), false).unwrap().unwrap().keeps_open
+        };
+        assert!(keeps_open("1.1", "") && keeps_open("1.0", "Connection: Keep-Alive\r\n"));
+        assert!(!keeps_open("1.0", "") && !keeps_open("1.1", "connection: foo, Close\r\n"));
+    }
+
+    /// The first connection is closed by the server between two calls; the second says that it closes, in the words of HTTP/1.0.
+    #[tokio::test]
+    async fn a_connection_that_the_server_closed_costs_no_call() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut lane = HttpLane::new(listener.local_addr().unwrap());
+        let (closed, is_closed) = tokio::sync::oneshot::channel();
+        let serve = async {
+            let mut closed = Some(closed);
+            for version in ["1.1", "1.0", "1.0"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read_exact(&mut [0; 5]).await.unwrap();
+                let response = format!("HTTP/{version} 200 OK\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(response.as_bytes()).await.unwrap();
+                drop(stream);
+                if let Some(closed) = closed.take() {
+                    closed.send(()).unwrap();
+                }
+            }
+        };
+        let calls = async {
+            let first = lane.call(b"hello").await;
+            is_closed.await.unwrap();
+            // The reactor has to hear of it.
+            lane.stream.as_ref().unwrap().readable().await.unwrap();
+            [first, lane.call(b"hello").await, lane.call(b"hello").await]
+        };
+        assert_eq!(tokio::join!(calls, serve).0, [End::Done, End::Done, End::Done]);
     }
 
     #[test]
@@ -175,10 +234,8 @@ mod tests {
 
     #[test]
     fn what_is_no_response_is_an_error() {
-        for wrong in
-            [&b"SSH-2.0-OpenSSH\r\n"[..], b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"]
-        {
-            assert!(parse(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        for wrong in [&b"SSH-2.0-OpenSSH\r\n"[..], b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"] {
+            assert!(parse(wrong, false).is_err(), "{}", String::from_utf8_lossy(wrong));
         }
     }
 }

@@ -42,7 +42,10 @@ struct Run {
     /// Lanes without a call; the last one used first, so that few connections do what few can.
     idle: Vec<Lane>,
     under_way: FuturesUnordered<Call>,
+    /// Of those, the ones that were due after the warm-up.
+    counted: u64,
     sent: u64,
+    interrupted: bool,
     tally: Tally,
 }
 
@@ -57,7 +60,17 @@ pub(crate) async fn run(
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
     let expired = sandbar_runtime::watch(timer.as_fd().try_clone_to_owned()?)?;
     let began = Instant::now();
-    let mut run = Run { plan, lanes, began, idle: Vec::new(), under_way: FuturesUnordered::new(), sent: 0, tally };
+    let mut run = Run {
+        plan,
+        lanes,
+        began,
+        idle: Vec::new(),
+        under_way: FuturesUnordered::new(),
+        counted: 0,
+        sent: 0,
+        interrupted: false,
+        tally,
+    };
     let mut schedule = Schedule::new(plan.load, 1);
     let mut next = schedule.next().filter(|due| run.may_send(*due));
     if let Load::Closed { in_flight } = plan.load {
@@ -88,12 +101,12 @@ pub(crate) async fn run(
             }
             _ = seconds.tick() => progress(&run.tally, began.elapsed()),
             () = &mut stop => {
-                // What is outstanding is left: nobody waits for it any more.
+                run.interrupt();
                 break;
             }
         }
     }
-    let took = began.elapsed();
+    let took = run.end();
     Ok((run.tally, took.saturating_sub(plan.warm_up)))
 }
 
@@ -120,10 +133,14 @@ impl Run {
 
     fn due(&mut self, due: Duration) {
         self.sent += 1;
+        let counts = due >= self.plan.warm_up;
         if self.under_way.len() >= self.plan.outstanding_max {
-            self.tally.not_sent();
+            if counts {
+                self.tally.not_sent(due);
+            }
             return;
         }
+        self.counted += u64::from(counts);
         let mut lane = self.idle.pop().unwrap_or_else(|| self.lanes.make());
         let (began, timeout) = (self.began, self.plan.timeout);
         self.under_way.push(Box::pin(async move {
@@ -143,7 +160,24 @@ impl Run {
     fn ended(&mut self, lane: Lane, times: Times, end: End) {
         self.idle.push(lane);
         if times.due >= self.plan.warm_up {
+            self.counted -= 1;
             self.tally.add(end, times);
         }
+    }
+
+    /// What is outstanding is left: nobody waits for it any more.
+    fn interrupt(&mut self) {
+        self.tally.interrupted(self.counted);
+        self.tally.last = self.tally.last.max(self.began.elapsed());
+        self.interrupted = true;
+    }
+
+    /// Until when calls were made or answered. Waiting for calls that are lost comes after it; where nothing but the time ended the
+    /// run, all of that time belongs to it.
+    fn end(&self) -> Duration {
+        let by_time =
+            !self.interrupted && self.sent < self.plan.calls_max && !matches!(self.plan.load, Load::Burst { .. });
+        let planned = if by_time { self.plan.warm_up + self.plan.duration } else { Duration::ZERO };
+        self.tally.last.max(planned)
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Report {
     mode: &'static str,
     rate_per_s: Option<f64>,
     in_flight: Option<usize>,
-    /// From the first counted call's time to the end of the last.
+    /// From the first counted call's time to the end of the last, but for the wait for calls that are lost.
     duration_s: f64,
     calls: u64,
     done: u64,

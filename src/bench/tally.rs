@@ -1,9 +1,11 @@
 //! What became of the calls.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use nix::errno::Errno;
 use serde::Serialize;
 
 /// How one call ended.
@@ -16,6 +18,14 @@ pub(crate) enum End {
     Lost,
     /// Anything else, by its kind.
     Error(String),
+}
+
+impl End {
+    /// What the system refuses is told in its words: the standard library has no kind for some of it, such as too many open files.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        let code = error.raw_os_error().map(Errno::from_raw);
+        Self::Error(code.map_or_else(|| error.kind().to_string(), |code| code.desc().to_lowercase()))
+    }
 }
 
 /// When a call was due, sent and answered, since the start.
@@ -34,6 +44,8 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     pub(crate) lost: u64,
     pub(crate) errors: BTreeMap<String, u64>,
+    /// When the last thing happened: a call was due, or ended otherwise than by waiting in vain.
+    pub(crate) last: Duration,
     latency: Histogram<u64>,
     service: Histogram<u64>,
     refusals: Histogram<u64>,
@@ -77,6 +89,7 @@ impl Tally {
             refused: 0,
             lost: 0,
             errors: BTreeMap::new(),
+            last: Duration::ZERO,
             latency: histogram()?,
             service: histogram()?,
             refusals: histogram()?,
@@ -85,6 +98,8 @@ impl Tally {
 
     pub(crate) fn add(&mut self, end: End, times: Times) {
         self.calls += 1;
+        // The wait for a call that is lost is no time in which less was done: nothing else may have been asked for meanwhile.
+        self.last = self.last.max(if end == End::Lost { times.sent } else { times.ended });
         let service = times.ended.saturating_sub(times.sent);
         match end {
             End::Done => {
@@ -103,9 +118,17 @@ impl Tally {
     }
 
     /// A call that was due and could not be sent, as too many were outstanding.
-    pub(crate) fn not_sent(&mut self) {
-        self.calls += 1;
-        *self.errors.entry("not sent: too many outstanding".to_owned()).or_default() += 1;
+    pub(crate) fn not_sent(&mut self, due: Duration) {
+        let times = Times { due, sent: due, ended: due };
+        self.add(End::Error("not sent: too many outstanding".to_owned()), times);
+    }
+
+    /// Calls that were under way when the run was interrupted.
+    pub(crate) fn interrupted(&mut self, calls: u64) {
+        self.calls += calls;
+        if calls > 0 {
+            *self.errors.entry("not waited for: interrupted".to_owned()).or_default() += calls;
+        }
     }
 
     /// Of calls that were done, since they were due.
@@ -173,10 +196,29 @@ mod tests {
         for end in [End::Done, End::Refused, End::Lost, End::Error("a".into()), End::Error("a".into())] {
             tally.add(end, times(0, 0, 2));
         }
-        tally.not_sent();
-        assert_eq!((tally.calls, tally.done, tally.refused, tally.lost), (6, 1, 1, 1));
-        assert_eq!(tally.errors.values().sum::<u64>(), 3);
+        tally.not_sent(Duration::ZERO);
+        tally.interrupted(2);
+        assert_eq!((tally.calls, tally.done, tally.refused, tally.lost), (8, 1, 1, 1));
+        assert_eq!(tally.errors.values().sum::<u64>(), 5);
         assert!((tally.refusals().unwrap().p50 - 2000.0).abs() < 10.0);
         assert_eq!(Tally::new().unwrap().latency(), None);
+    }
+
+    #[test]
+    fn waiting_in_vain_is_no_time_in_which_less_was_done() {
+        let mut tally = Tally::new().unwrap();
+        tally.add(End::Done, times(0, 0, 5));
+        tally.add(End::Lost, times(1, 7, 10_000));
+        assert_eq!(tally.last, Duration::from_millis(7));
+        tally.add(End::Refused, times(8, 8, 9));
+        assert_eq!(tally.last, Duration::from_millis(9));
+    }
+
+    #[test]
+    fn what_the_system_refuses_has_a_name() {
+        let of = |errno: Errno| End::of(&io::Error::from(errno));
+        assert_eq!(of(Errno::EMFILE), End::Error("too many open files".to_owned()));
+        assert_eq!(of(Errno::ECONNREFUSED), End::Error("connection refused".to_owned()));
+        assert_eq!(End::of(&io::ErrorKind::UnexpectedEof.into()), End::Error("unexpected end of file".to_owned()));
     }
 }
