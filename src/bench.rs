@@ -57,8 +57,11 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::TABLE))]
 pub(crate) struct BenchArguments {
-    /// coap://HOST[:PORT]/APP[/FUNCTION], http://HOST[:PORT]/PATH, or APP[/FUNCTION] of this host
-    #[arg(value_name = "TARGET")]
+    // Not a comment of documentation, in which brackets are links.
+    #[arg(
+        value_name = "TARGET",
+        help = "coap://HOST[:PORT]/APP[/FUNCTION], http://HOST[:PORT]/PATH, or APP[/FUNCTION] of this host"
+    )]
     target: BenchTarget,
     /// Calls per second, whatever becomes of them
     #[arg(long, value_name = "NUMBER", value_parser = rate, conflicts_with_all = ["in_flight", "burst"])]
