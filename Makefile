@@ -16,7 +16,7 @@ help:
 	@echo "make check            formatting and lints, all warnings as errors"
 	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 3,000 kills (as root)"
 	@echo "make many             500 sandboxes side by side, killed and started again (as root)"
-	@echo "make bench            measure, beside floors, on this machine (as root)"
+	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; a quarter of an hour)"
 	@echo "make bench-bus        measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
 	@echo "make build            the command, in $(TARGET)/release/sandbar"
 	@echo "make install          the command, to $(PREFIX)/bin"
@@ -65,11 +65,15 @@ many: examples
 check:
 	cargo fmt --all --check
 	cargo fmt --manifest-path benches/bus/Cargo.toml --check
+	cargo fmt --manifest-path benches/wasm/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
+# The WebAssembly server is a peer, a package of its own with a lock file of its own. ARGUMENTS: --quick, and names of parts.
 bench: build examples
-	cargo bench --locked $(BENCHES)
+	cargo build --release --locked -p claims-functions
+	cargo build --release --locked --manifest-path benches/wasm/Cargo.toml --target-dir $(TARGET)/bench-wasm
+	cargo bench --locked $(BENCHES) --bench claims -- $(ARGUMENTS)
 
 # A package of its own, with a lock file of its own: its peers are heavy, and nothing else needs them.
 bench-bus:

@@ -45,7 +45,7 @@ pub const PAGE_BYTES: usize = 4096;
 /// Number of size classes of payload buffers.
 pub const CLASSES: usize = 4;
 /// Functions an application may have at most.
-pub const FUNCTIONS_MAX: usize = 64;
+pub const FUNCTIONS_MAX: usize = 128;
 /// Functions of other applications that an application may call, at most.
 pub const TARGETS_MAX: usize = 64;
 /// Instances a sandbox may have at a time, at most: the width of a queue's set of waiters.
@@ -248,7 +248,7 @@ impl Geometry {
     fn check(&self) -> Result<(), GeometryError> {
         let within = |n: usize, max: usize| (1..=max).contains(&n);
         if !within(self.functions, FUNCTIONS_MAX) {
-            return Err(GeometryError("1 to 64 functions"));
+            return Err(GeometryError("1 to 128 functions"));
         }
         if self.targets > TARGETS_MAX {
             return Err(GeometryError("up to 64 functions of other applications"));

@@ -54,7 +54,7 @@ use problem::Problems;
 pub const FILE_NAME: &str = "sandbar.toml";
 
 /// The most functions one application has: each costs a worker and a queue of its sandbox's segment.
-pub const FUNCTIONS_MAX: usize = 64;
+pub const FUNCTIONS_MAX: usize = 128;
 
 /// Instances of one function that may be asked to stand ready.
 pub const READY_MAX: u32 = 64;

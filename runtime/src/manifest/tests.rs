@@ -282,14 +282,14 @@ fn next_has_neither_doubles_nor_more_than_eight() {
 }
 
 #[test]
-fn more_than_64_functions_are_refused() {
+fn more_than_128_functions_are_refused() {
     let text = |count: usize| {
         let tables = (0..count).map(|n| format!("[functions.f{n}]\nruntime = \"python3\"\ncode = \"f.py\"\n"));
         format!("name = \"a\"\nentry = \"f0\"\n{}", tables.collect::<String>())
     };
-    let most = Application::parse(&text(64), FILE_NAME).unwrap();
-    assert_eq!(most.limits.processes, 257, "the default leaves room for every worker");
-    assert!(problems(&text(65)).contains("65 functions are too many"));
+    let most = Application::parse(&text(128), FILE_NAME).unwrap();
+    assert_eq!(most.limits.processes, 513, "the default leaves room for every worker");
+    assert!(problems(&text(129)).contains("129 functions are too many"));
 }
 
 #[test]

@@ -28,14 +28,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{Network, ResourceLimits};
 
-/// Bytes of a record at most. A plan of 64 functions stays far below.
+/// Bytes of a record at most. A plan of 128 functions stays far below.
 pub const RECORD_BYTES_MAX: usize = 128 << 10;
 /// Descriptors that come with a plan besides one log pipe for each function.
 pub const PLAN_DESCRIPTORS: usize = 6;
 /// One more, if the sandbox has a root file system of its own.
 const OWN_ROOT_DESCRIPTORS: usize = 1;
 /// Descriptors in a record at most.
-const DESCRIPTORS_MAX: usize = OWN_ROOT_DESCRIPTORS + PLAN_DESCRIPTORS + 64;
+const DESCRIPTORS_MAX: usize = OWN_ROOT_DESCRIPTORS + PLAN_DESCRIPTORS + sandbar_bus::layout::FUNCTIONS_MAX;
 
 /// All a supervisor needs to make its sandbox. With it come the descriptors: with a root file system of its own, a mount of that
 /// which is attached nowhere yet; the segment, the agent's eventfd, the trace socket, the eventfd that wakes the supervisor, the kernel's

@@ -1,0 +1,38 @@
+//! The native function that the bench calls: it answers with a copy of its event, whatever function it is the worker of.
+//!
+//! Started as `claims-functions forks COUNT` it is its own floor: the same program, without a sandbox, forks that many processes one after
+//! another, which end at once. It prints the nanoseconds of all together.
+#![allow(clippy::print_stdout, reason = "the floor prints what it measured")]
+#![allow(unsafe_code, reason = "fork and its child's end have no safe wrappers")]
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use sandbar_function::Context;
+
+fn echo(event: &[u8], _context: &Context<'_>) -> Result<Vec<u8>, Infallible> {
+    Ok(event.to_vec())
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() != Some("forks") {
+        sandbar_function::serve(echo)
+    }
+    let count: u32 = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(1000);
+    let began = Instant::now();
+    (0..count).for_each(|_| fork_exit_wait());
+    println!("{}", began.elapsed().as_nanos());
+}
+
+/// By the system call, as a worker forks.
+fn fork_exit_wait() {
+    // SAFETY: the process has one thread; the child makes one system call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid == 0 {
+        // SAFETY: the child has nothing to leave behind.
+        unsafe { libc::_exit(0) };
+    }
+    // SAFETY: no status is asked for.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+}
