@@ -13,6 +13,7 @@ const EDGES: [(&str, &[&str]); 7] = [
     ("sandbar-runtime", &["sandbar-bus", "sandbar-supervisor"]),
     ("sandbar-proxy", &["sandbar-runtime"]),
     ("sandbar", &["sandbar-proxy", "sandbar-runtime"]),
+    ("claims-functions", &["sandbar-function"]),
     ("hostile", &["sandbar-bus", "sandbar-function"]),
 ];
 

@@ -8,7 +8,10 @@ use crate::floors::futex_round_trips;
 use crate::report::{Claim, Goal, median, percentile};
 use crate::stage::{Host, Place, Scale, block_on};
 
-const PACE: Duration = Duration::from_millis(2);
+/// Between two calls, for each function of the chain: so that a tenth of a processor is used, as forking ahead needs idle time.
+const PACE: Duration = Duration::from_micros(2500);
+/// Between two chains of three whose hops are looked at: 500 per second.
+const HOPS_PACE: Duration = Duration::from_millis(2);
 const LIMITS: &str = "[limits]\nmemory = \"512MiB\"\nprocesses = 512\npayload = \"64KiB\"";
 const LENGTHS: [usize; 6] = [1, 2, 5, 10, 50, 100];
 
@@ -26,8 +29,8 @@ pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
         goal,
     };
     let host = Host::start(Place::First, &[]);
-    host.deploy_chain("ten", 10, LIMITS);
-    let mut pinned = hops(&host, "ten", calls / 5);
+    host.deploy_chain("three", 3, LIMITS);
+    let mut pinned = hops(&host, "three", calls);
     let (p50, p99) = (median(&mut pinned), percentile(&mut pinned, 99));
     let mut claims = vec![
         claim("a hop, 64 bytes, one core, p50".to_owned(), p50, floor_name, half, Goal::AtMost(2.5)),
@@ -38,7 +41,7 @@ pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
     for (length, calls) in LENGTHS.map(|length| (length, calls / (1 + length / 10))) {
         let name = format!("chain{length}");
         host.deploy_chain(&name, length, LIMITS);
-        let took = end_to_end(&host, &name, calls);
+        let took = end_to_end(&host, &name, calls, PACE * u32::try_from(length).unwrap());
         if length == 1 {
             one_call = took;
         }
@@ -51,15 +54,15 @@ pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
     for length in [1, 2, 5, 10] {
         let name = format!("python{length}");
         host.deploy_python(&name, length, LIMITS, "def handle(event, context):\n    return event\n");
-        let took = end_to_end(&host, &name, calls / (1 + length));
+        let took = end_to_end(&host, &name, calls / (1 + length), PACE * 4 * u32::try_from(length).unwrap());
         let what = format!("chain of {length}, Python, end to end, p50");
         claims.push(claim(what, took, "the native chain of one", one_call, Goal::None));
         block_on(host.client.remove(&name)).unwrap();
     }
     drop(host);
     let host = Host::start(Place::Any, &[]);
-    host.deploy_chain("ten", 10, LIMITS);
-    let unpinned = median(&mut hops(&host, "ten", calls / 5));
+    host.deploy_chain("three", 3, LIMITS);
+    let unpinned = median(&mut hops(&host, "three", calls));
     claims.push(claim("a hop, both cores, p50".to_owned(), unpinned, "the same on one core", p50, Goal::AtMost(1.5)));
     claims
 }
@@ -74,7 +77,7 @@ fn hops(host: &Host, name: &str, calls: usize) -> Vec<f64> {
     block_on(async {
         let mut hops = Vec::new();
         for _ in 0..calls {
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(HOPS_PACE).await;
             let answer = host.client.call(request(name, true)).await.unwrap();
             assert_eq!(answer.outcome, Outcome::Done, "{}", answer.diagnostic);
             hops.extend(answer.hops.iter().skip(1).map(|hop| hop.taken_ns.saturating_sub(hop.sent_ns) as f64 / 1000.0));
@@ -84,11 +87,11 @@ fn hops(host: &Host, name: &str, calls: usize) -> Vec<f64> {
 }
 
 /// Microseconds of a call, over the management socket, p50.
-fn end_to_end(host: &Host, name: &str, calls: usize) -> f64 {
+fn end_to_end(host: &Host, name: &str, calls: usize, pace: Duration) -> f64 {
     let mut times = block_on(async {
         let mut times = Vec::new();
         for _ in 0..calls.max(20) {
-            tokio::time::sleep(PACE * 5).await;
+            tokio::time::sleep(pace).await;
             let began = Instant::now();
             let answer = host.client.call(request(name, false)).await.unwrap();
             assert_eq!(answer.outcome, Outcome::Done, "{}", answer.diagnostic);

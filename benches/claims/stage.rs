@@ -74,6 +74,10 @@ impl Host {
         Self { process, folder, client: Client::new(&socket), http, coap }
     }
 
+    pub(crate) fn socket(&self) -> String {
+        self.folder.join("socket").to_str().unwrap().to_owned()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }

@@ -49,6 +49,17 @@ impl Bus {
         &self.segment.function_entry(function).worker
     }
 
+    /// Whether calls are being served while most slots are free: what can wait does better to wait.
+    #[must_use]
+    pub fn has_room_while_serving(&self) -> bool {
+        let (mut serving, mut free) = (false, 0);
+        for state in self.slots().iter().filter_map(crate::slot::InstanceSlot::state) {
+            serving |= state.phase == Phase::Running;
+            free += usize::from(state.phase == Phase::Free);
+        }
+        serving && free * 2 > self.slots().len()
+    }
+
     /// Says whether no instance of a function is to stand ready, until said otherwise. Its worker makes some for messages that wait even so.
     pub fn keep_none_ready(&self, function: usize, none: bool) {
         self.segment.function_entry(function).rests.store(u32::from(none), Ordering::Relaxed);

@@ -14,8 +14,9 @@ use crate::worker::descriptors;
 
 /// Functions that a call may pass through, by `next` or by calls of one another.
 const HOPS_MAX: u32 = 256;
-/// For so long an instance that has served stays out of the way before its process ends.
+/// For so long an instance that has served stays out of the way before its process ends, and each time twice as long, up to the last.
 const ASIDE: Duration = Duration::from_micros(500);
+const ASIDE_LAST: Duration = Duration::from_millis(8);
 /// Bytes of stack that are touched before a call comes.
 const STACK_TOUCHED: usize = 8 << 10;
 
@@ -387,8 +388,14 @@ impl Instance {
     /// only, and there it lets dead instances pile up while calls keep coming.
     pub fn exit(&self) -> ! {
         self.bus.slots()[self.slot].finish();
-        if self.bus.waiting(self.function_index) == 0 {
-            std::thread::sleep(ASIDE);
+        let mut pause = ASIDE;
+        while pause <= ASIDE_LAST && self.bus.waiting(self.function_index) == 0 {
+            std::thread::sleep(pause);
+            // A chain that is still on its way is not to meet the ends of its first instances, and the forks of others in their place.
+            if !self.bus.has_room_while_serving() {
+                break;
+            }
+            pause *= 2;
         }
         process::exit_now(0)
     }
