@@ -10,6 +10,7 @@ mod image;
 mod inside;
 mod log;
 pub mod manifest;
+mod memory;
 mod python;
 mod rootfs;
 mod running;

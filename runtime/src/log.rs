@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,8 @@ pub struct LogLine {
 pub(crate) struct Log {
     path: PathBuf,
     file: Mutex<Turned>,
-    followers: broadcast::Sender<LogLine>,
+    /// Made for the first who follows: its room for lines is more than all else that an application at rest takes up.
+    followers: OnceLock<broadcast::Sender<LogLine>>,
 }
 
 #[derive(Debug)]
@@ -59,8 +60,7 @@ impl Log {
     pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
         let file = append_to(&path)?;
         let bytes = file.metadata()?.len();
-        let (followers, _) = broadcast::channel(FOLLOWED_LINES_MAX);
-        Ok(Self { path, file: Mutex::new(Turned { file, bytes }), followers })
+        Ok(Self { path, file: Mutex::new(Turned { file, bytes }), followers: OnceLock::new() })
     }
 
     /// Adds a line. One that cannot be stored reaches followers all the same.
@@ -69,8 +69,10 @@ impl Log {
         if let Err(error) = self.store(&line) {
             tracing::warn!(path = %self.path.display(), %error, "a log line could not be stored");
         }
-        // Fails when nobody follows.
-        let _nobody = self.followers.send(line);
+        if let Some(followers) = self.followers.get() {
+            // Fails when nobody follows any longer.
+            let _nobody = followers.send(line);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Turned> {
@@ -96,7 +98,8 @@ impl Log {
     pub(crate) fn read(&self, function: Option<&str>, follow: bool) -> io::Result<LogStream> {
         // Under the lock: no line is missed between what is stored and what comes, and none comes twice.
         let turned = self.lock();
-        let coming = follow.then(|| self.followers.subscribe());
+        let coming =
+            follow.then(|| self.followers.get_or_init(|| broadcast::Sender::new(FOLLOWED_LINES_MAX)).subscribe());
         let stored = [earlier(&self.path), self.path.clone()].map(|path| lines_of(&path));
         drop(turned);
         let function = function.map(str::to_owned);

@@ -15,6 +15,7 @@ use crate::host_bus::HostBus;
 use crate::image::Digest;
 use crate::log::{self, Log};
 use crate::manifest::Application;
+use crate::memory;
 use crate::running::{Retired, Running};
 use crate::sandbox::{Grounds, Sandbox, SandboxError, Specification};
 
@@ -24,6 +25,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const LIVED_WELL: Duration = Duration::from_secs(30);
 /// How long a call waits for a sandbox that is being made again.
 const AGAIN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long after an application went to rest the agent gives memory back.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(6);
 /// How often, until it is put to rest, one looks whether an application was called.
 const REST_LOOKS: u32 = 4;
 /// How long an old version may take to finish its calls after a new one has come.
@@ -323,8 +326,8 @@ impl Keeper {
             match state {
                 State::Running(running) => {
                     let since = Instant::now();
-                    let over = self.keep(&running).await;
-                    self.retire(running, over).await;
+                    let over = Box::pin(self.keep(&running)).await;
+                    Box::pin(self.retire(running, over)).await;
                     if over == Over::Stopped {
                         return;
                     }
@@ -398,12 +401,21 @@ impl Keeper {
         running.retire();
         running.sandbox.end().await;
         self.answered_before.fetch_add(running.answered.load(Ordering::Relaxed), Ordering::Relaxed);
+        drop(running);
+        if over == Over::Rests {
+            // Later than the others that go to rest about now.
+            tokio::spawn(async {
+                tokio::time::sleep(GIVE_BACK_AFTER).await;
+                tokio::task::spawn_blocking(memory::give_back);
+            });
+        }
     }
 
     /// Makes a sandbox; `what` is said of it in the log.
     async fn make(&self, what: &str) {
         let name = self.maker.specification.application.name.as_str();
-        match self.in_turn().await {
+        // Its state is large, and is not to lie in that of every application at rest.
+        match Box::pin(self.in_turn()).await {
             Ok(running) => {
                 if matches!(*self.states.borrow(), State::Resting) {
                     tracing::debug!(application = name, "back from rest");
