@@ -79,7 +79,7 @@ pub(crate) struct ServeArguments {
     ///
     /// A burst is served whole: it counts only when there has been a queue for a tenth of a second. Calls of slow functions may wait
     /// for as many others as are being served.
-    #[arg(long, value_name = "TIME", value_parser = delay, default_value = "10ms")]
+    #[arg(long, value_name = "TIME", value_parser = delay, default_value = "20ms")]
     delay_max: Delay,
     /// Applications that may be deployed at one time
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "4096")]

@@ -90,7 +90,7 @@ impl HostConfig {
             first_user: 0x7000_0000,
             applications_max: 4096,
             ceiling: Ceiling::default(),
-            delay_max: Some(Duration::from_millis(10)),
+            delay_max: Some(Duration::from_millis(20)),
             rest: HostRest::default(),
             renewal: Renewal { calls: 10_000, seconds: 3600 },
             rootfs_allowed: Vec::new(),

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 /// A queue that was never empty for so long stands.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A queue of so many calls is never refused.
-const WAITING_LEAST: usize = 16;
+/// A queue of so many calls is never refused: a few dozen callers that wait for their answers are no overload, however slow the host.
+const WAITING_LEAST: usize = 64;
 /// The span over which the rate is known: the last whole one, and the one that has begun.
 const SPAN_NS: u64 = 200_000_000;
 
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    const DELAY: Duration = Duration::from_millis(10);
+    const DELAY: Duration = Duration::from_millis(20);
     const US: u64 = 1_000;
 
     /// A server of so many places, each of which takes so long for a call, in a world without chance.
