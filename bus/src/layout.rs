@@ -346,7 +346,7 @@ mod tests {
         let usual = Geometry::usual(1, 1, 1);
         for bad in [
             Geometry { functions: 0, ..usual },
-            Geometry { functions: 65, ..usual },
+            Geometry { functions: 129, ..usual },
             Geometry { slots: 257, ..usual },
             Geometry { queue_capacity: 3, ..usual },
             Geometry { payload_bytes_max: 0, ..usual },
