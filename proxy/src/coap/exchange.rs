@@ -224,7 +224,9 @@ impl Exchanges {
         self.bytes = self.bytes - before + after;
         self.calls -= 1;
         self.payload_bytes -= running.payload_bytes;
-        let transmit = Transmit { to: peer.endpoint, bytes: bytes? };
+        let to = peer.endpoint;
+        self.drop_acknowledgements();
+        let transmit = Transmit { to, bytes: bytes? };
         if kind == MessageType::Confirmable {
             self.expect_acknowledgement(id.peer, message_id, &transmit.bytes, now);
         }
@@ -236,6 +238,7 @@ impl Exchanges {
         while let Some(id) = self.timing.next_acknowledgement(now) {
             out.extend(self.acknowledge(id));
         }
+        self.drop_acknowledgements();
         while let Some(resend) = self.timing.next_resend(now) {
             out.extend(self.retransmit(resend, now));
         }
@@ -245,6 +248,15 @@ impl Exchanges {
     /// When [`Self::tick`] has to be called next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.timing.next_deadline()
+    }
+
+    /// Forgets that the oldest requests were to be acknowledged, as far as they have been answered.
+    fn drop_acknowledgements(&mut self) {
+        let peers = &self.peers;
+        self.timing.drop_acknowledgements(|id| {
+            let exchange = peers.get(id.peer).and_then(|peer| peer.exchanges.get(&id.message_id));
+            exchange.is_some_and(|exchange| exchange.serial == id.serial && matches!(exchange.state, State::Running(_)))
+        });
     }
 
     fn insert(&mut self, from: &Endpoint, message: &Message, state: State, now: Instant) -> ExchangeId {

@@ -74,6 +74,26 @@ fn another_token_is_another_request() {
 }
 
 #[test]
+fn nothing_is_due_soon_once_calls_have_been_answered() {
+    let config = CoapConfig::default();
+    let (wait, lifetime) = (config.acknowledge_after, config.confirmable_lifetime);
+    let (mut exchanges, start) = exchanges(config);
+    let at = |ms| start + Duration::from_millis(ms);
+    let answered = exchanges.begin(&peer(1), &get(true, 1, 1), 0, start);
+    exchanges.finish(answered, Some(&content()), at(1));
+    assert!(exchanges.next_deadline() >= Some(start + lifetime));
+    let slow = exchanges.begin(&peer(1), &get(true, 2, 1), 0, at(2));
+    for number in 3..100 {
+        let id = exchanges.begin(&peer(1), &get(true, number, 1), 0, at(number.into()));
+        exchanges.finish(id, Some(&content()), at(number.into()));
+    }
+    assert_eq!(exchanges.next_deadline(), Some(at(2) + wait), "the slow one's");
+    assert_eq!(ticked(&mut exchanges, at(2) + wait).len(), 1);
+    assert!(exchanges.next_deadline() >= Some(start + lifetime), "none of those after it");
+    assert!(exchanges.finish(slow, Some(&content()), at(300)).is_some());
+}
+
+#[test]
 fn a_slow_call_is_acknowledged_and_answered_separately() {
     let config = CoapConfig::default();
     let (wait, first) = (config.acknowledge_after, config.acknowledgement_timeout);

@@ -1,6 +1,7 @@
 //! What the exchange layer has to do later, ordered by time.
 //!
-//! Entries are never taken out early: whoever takes one when it is due looks whether it still means anything.
+//! Most entries are not taken out early: whoever takes one when it is due looks whether it still means anything. Acknowledgements are,
+//! as far as those before them allow: nearly all calls are answered long before, and each would else make the door wake for nothing.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -71,6 +72,13 @@ impl Timing {
             return None;
         }
         self.acknowledgements.pop_front().map(|(_, id)| id)
+    }
+
+    /// Takes out the first acknowledgements, as long as they are of no use any more.
+    pub(super) fn drop_acknowledgements(&mut self, mut of_use: impl FnMut(ExchangeId) -> bool) {
+        while self.acknowledgements.front().is_some_and(|(_, id)| !of_use(*id)) {
+            self.acknowledgements.pop_front();
+        }
     }
 
     pub(super) fn next_resend(&mut self, now: Instant) -> Option<Resend> {
