@@ -155,13 +155,16 @@ impl<S: Service> Shared<S> {
         let mut buffer = ReceiveBuffer::new();
         loop {
             match self.socket.receive(&mut buffer).await {
-                Ok((length, Some(from))) => {
-                    self.counters.datagrams.add();
-                    self.datagram(&from, buffer.datagram(length), calls).await;
-                }
-                Ok((_, None)) => {
-                    self.counters.datagrams.add();
-                    self.counters.unanswerable.add();
+                Ok(()) => {
+                    for (from, bytes) in buffer.datagrams() {
+                        self.counters.datagrams.add();
+                        match from {
+                            Some(from) => self.datagram(from, bytes, calls).await,
+                            None => self.counters.unanswerable.add(),
+                        }
+                    }
+                    // A socket that is never empty leaves the others their turn.
+                    tokio::task::consume_budget().await;
                 }
                 Err(error) => {
                     self.counters.receive_errors.add();

@@ -3,20 +3,29 @@
 //! A socket bound to a wildcard address receives for every address of the host. An answer has to leave from
 //! the address that was asked, or its client drops it (and a connected socket of the client never sees it); the
 //! kernel tells that address, and takes it back, in a control message (`IP_PKTINFO`, `IPV6_PKTINFO`).
+//!
+//! The socket is watched for what comes in alone: the kernel tells of room in the send buffer after each datagram that was sent, and the
+//! door would wake for each. Who finds no room, which is rare, has it watched for the time being.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::socket::{self, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, setsockopt, sockopt};
+use nix::sys::socket::{
+    self, ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, setsockopt, sockopt,
+};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
 
 /// The largest datagram UDP can carry.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+/// Datagrams taken from the socket by one system call. With fewer than these it has told as well that there are no more.
+const DATAGRAMS_AT_ONCE: usize = 8;
 
 /// A peer, as one of our addresses sees it. Messages between the same two endpoints share their message ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,30 +77,33 @@ pub enum BindError {
     },
 }
 
-/// Room for one datagram and its control message.
+/// Room for the datagrams that are received at once. Memory that none has reached yet is not there.
 #[derive(Debug)]
 pub(super) struct ReceiveBuffer {
-    datagram: Box<[u8]>,
-    control: Vec<u8>,
+    bytes: Box<[u8]>,
+    /// Those received: their lengths, and who sent them; `None` if nobody can be answered.
+    received: Vec<(usize, Option<Endpoint>)>,
 }
 
 impl ReceiveBuffer {
     pub(super) fn new() -> Self {
-        // The larger of the two control messages; a socket receives one kind.
-        let control = nix::cmsg_space!(libc::in6_pktinfo);
-        Self { datagram: vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice(), control }
+        let bytes = vec![0; DATAGRAMS_AT_ONCE * DATAGRAM_BYTES_MAX].into_boxed_slice();
+        Self { bytes, received: Vec::with_capacity(DATAGRAMS_AT_ONCE) }
     }
 
-    /// The first `length` bytes received.
-    pub(super) fn datagram(&self, length: usize) -> &[u8] {
-        &self.datagram[..length]
+    /// What was received last.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = (Option<&Endpoint>, &[u8])> {
+        let room = self.bytes.chunks_exact(DATAGRAM_BYTES_MAX);
+        self.received.iter().zip(room).map(|((length, from), bytes)| (from.as_ref(), &bytes[..*length]))
     }
 }
 
 /// The door's socket.
 #[derive(Debug)]
 pub(super) struct DatagramSocket {
-    socket: UdpSocket,
+    socket: AsyncFd<OwnedFd>,
+    /// Whose turn it is to wait for room in the send buffer.
+    crowded: Mutex<()>,
     address: SocketAddr,
     /// Whether datagrams for several of our addresses arrive here.
     wildcard: bool,
@@ -101,7 +113,7 @@ impl DatagramSocket {
     /// Binds `address`. Has to be called within a tokio runtime.
     pub(super) fn bind(address: SocketAddr, receive_buffer_bytes: usize) -> Result<Self, BindError> {
         let failed = |step| move |source: io::Error| BindError::SetUp { address, step, source };
-        let socket = std::net::UdpSocket::bind(address).map_err(|source| BindError::Bind { address, source })?;
+        let socket = UdpSocket::bind(address).map_err(|source| BindError::Bind { address, source })?;
         socket.set_nonblocking(true).map_err(failed("making it non-blocking"))?;
         let wildcard = address.ip().is_unspecified();
         if wildcard {
@@ -114,8 +126,8 @@ impl DatagramSocket {
         }
         widen(&socket, receive_buffer_bytes);
         let address = socket.local_addr().map_err(failed("reading the bound address"))?;
-        let socket = UdpSocket::from_std(socket).map_err(failed("registering it with the runtime"))?;
-        Ok(Self { socket, address, wildcard })
+        let socket = sandbar_runtime::watch(socket.into()).map_err(failed("registering it with the runtime"))?;
+        Ok(Self { socket, crowded: Mutex::new(()), address, wildcard })
     }
 
     /// The bound address; with the port the kernel chose, if it was asked to.
@@ -123,42 +135,71 @@ impl DatagramSocket {
         self.address
     }
 
-    /// Waits for a datagram. Gives its length and where it came from, `None` if it cannot be answered.
-    pub(super) async fn receive(&self, buffer: &mut ReceiveBuffer) -> io::Result<(usize, Option<Endpoint>)> {
-        self.socket.async_io(Interest::READABLE, || self.receive_now(buffer)).await
+    /// Waits for datagrams, and takes one or more.
+    pub(super) async fn receive(&self, buffer: &mut ReceiveBuffer) -> io::Result<()> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            match self.receive_now(buffer) {
+                Ok(()) => {
+                    // Those that come from here on make it ready again.
+                    if buffer.received.len() < DATAGRAMS_AT_ONCE {
+                        ready.clear_ready();
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    fn receive_now(&self, buffer: &mut ReceiveBuffer) -> io::Result<(usize, Option<Endpoint>)> {
-        let mut parts = [IoSliceMut::new(&mut buffer.datagram)];
-        let control = self.wildcard.then_some(buffer.control.as_mut_slice());
-        let message =
-            socket::recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut parts, control, MsgFlags::empty())?;
-        let length = message.bytes;
-        let Some(remote) = message.address.as_ref().and_then(socket_address) else {
-            return Ok((length, None));
-        };
-        if !self.wildcard {
-            let endpoint = Endpoint { remote, local: None };
-            return Ok((length, (remote.port() != 0).then_some(endpoint)));
+    fn receive_now(&self, buffer: &mut ReceiveBuffer) -> io::Result<()> {
+        buffer.received.clear();
+        // The larger of the two control messages; a socket receives one kind.
+        let control = self.wildcard.then(|| nix::cmsg_space!(libc::in6_pktinfo));
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_AT_ONCE, control);
+        let mut room = buffer.bytes.chunks_exact_mut(DATAGRAM_BYTES_MAX);
+        let mut parts: [[IoSliceMut<'_>; 1]; DATAGRAMS_AT_ONCE] =
+            std::array::from_fn(|_| [IoSliceMut::new(room.next().unwrap_or_default())]);
+        let fd = self.socket.as_raw_fd();
+        for message in socket::recvmmsg(fd, &mut headers, &mut parts, MsgFlags::empty(), None)? {
+            buffer.received.push((message.bytes, self.sender(&message)));
         }
-        let local = message.cmsgs()?.find_map(destination).flatten();
-        let endpoint = local.map(|local| Endpoint { remote, local: Some(local) });
-        Ok((length, endpoint.filter(|_| remote.port() != 0)))
+        Ok(())
+    }
+
+    /// Who sent a datagram, if an answer would get there.
+    fn sender(&self, message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Endpoint> {
+        let remote = message.address.as_ref().and_then(socket_address).filter(|remote| remote.port() != 0)?;
+        if !self.wildcard {
+            return Some(Endpoint { remote, local: None });
+        }
+        // Without its control message it is not known where it was sent to.
+        let local = message.cmsgs().ok()?.find_map(destination).flatten()?;
+        Some(Endpoint { remote, local: Some(local) })
     }
 
     /// Sends a datagram if the send buffer has room for it.
     pub(super) fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        self.socket.try_io(Interest::WRITABLE, || self.send_now(transmit))
+        self.send_now(transmit)
     }
 
     /// Sends a datagram, waiting up to `wait` for room in the send buffer.
     pub(super) async fn send(&self, transmit: &Transmit, wait: Duration) -> io::Result<()> {
-        match self.try_send(transmit) {
+        match self.send_now(transmit) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return sent,
         }
-        let sending = self.socket.async_io(Interest::WRITABLE, || self.send_now(transmit));
-        tokio::time::timeout(wait, sending).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        tokio::time::timeout(wait, self.send_when_there_is_room(transmit))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn send_when_there_is_room(&self, transmit: &Transmit) -> io::Result<()> {
+        // One at a time: each has a descriptor of its own.
+        let _turn = self.crowded.lock().await;
+        let watched = tokio::net::UdpSocket::from_std(self.socket.get_ref().try_clone()?.into())?;
+        watched.async_io(Interest::WRITABLE, || self.send_now(transmit)).await
     }
 
     fn send_now(&self, transmit: &Transmit) -> io::Result<()> {
@@ -191,7 +232,7 @@ impl DatagramSocket {
 }
 
 /// Enlarges the receive buffer: past the system's limit where we may, up to it otherwise.
-fn widen(socket: &std::net::UdpSocket, bytes: usize) {
+fn widen(socket: &UdpSocket, bytes: usize) {
     let widened =
         setsockopt(socket, sockopt::RcvBufForce, &bytes).or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes));
     // The kernel doubles what was asked for, to count its own bookkeeping.
