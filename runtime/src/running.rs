@@ -56,6 +56,8 @@ pub(crate) struct Running {
     outward: Arc<Semaphore>,
     /// Told when the segment was found to make no sense.
     corrupt: Notify,
+    /// Told when a deadline passes earlier than whoever keeps time knows.
+    earlier: Notify,
 }
 
 /// A sandbox that is out of service: another has taken its place, or will.
@@ -96,6 +98,7 @@ impl Running {
             outward,
             answered: AtomicU64::new(0),
             corrupt: Notify::new(),
+            earlier: Notify::new(),
         })
     }
 
@@ -146,35 +149,54 @@ impl Running {
         if let Err(refused) = self.post(&request.payload, &envelope) {
             return Ok(Answer { call: Some(id), ..*refused });
         }
-        let left = std::time::Duration::from_nanos(deadline_ns.saturating_sub(began_ns));
-        let answer = match tokio::time::timeout(left, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Answer::refused(Outcome::Failed, "the application's sandbox ended before the call did"),
-            Err(_) => {
-                self.timed_out(id, function);
-                let diagnostic = format!(
-                    "{}: no answer within {} ms",
-                    self.function_name(function),
-                    left.as_micros().div_ceil(1000)
-                );
-                Answer::refused(Outcome::DeadlinePassed, diagnostic)
-            }
-        };
+        // Whoever keeps time answers as well, when the deadline passes.
+        let ended = |_| Answer::refused(Outcome::Failed, "the application's sandbox ended before the call did");
+        let answer = answered.await.unwrap_or_else(ended);
         self.answered.fetch_add(1, Ordering::Relaxed);
         Ok(Answer { call: Some(id), ..answer })
     }
 
-    /// A call of this function ended by the clock. If none of its calls has had any other end for long, the sandbox is ended.
-    fn timed_out(&self, id: CallId, function: usize) {
+    /// Answers calls at their deadline, for ever: all of them from one timer, as one for each would be a system call for each.
+    async fn keep_time(&self) {
+        loop {
+            let next_ns = self.end_overdue();
+            let earlier = self.earlier.notified();
+            let Some(next_ns) = next_ns else {
+                earlier.await;
+                continue;
+            };
+            let left = Duration::from_nanos(next_ns.saturating_sub(now_ns()));
+            let _woken = tokio::time::timeout(left, earlier).await;
+        }
+    }
+
+    /// Ends the calls whose deadline has passed. If none of a function's calls has had any other end for long, the sandbox is ended.
+    /// Tells when the next deadline passes.
+    fn end_overdue(&self) -> Option<u64> {
         let patience = self.application.longest_chain_timeout() + SILENCE_SLACK;
-        let silent = self
-            .calls()
-            .as_mut()
-            .is_some_and(|calls| calls.silence.timed_out(id.0, function, Instant::now(), patience));
-        if silent {
+        let mut table = self.calls();
+        let calls = table.as_mut()?;
+        let (overdue, next_ns) = calls.take_overdue(now_ns());
+        let now = Instant::now();
+        let mut silent = Vec::new();
+        for (id, pending) in &overdue {
+            if calls.silence.timed_out(*id, pending.function, now, patience) {
+                silent.push(pending.function);
+            }
+        }
+        drop(table);
+        for (_, pending) in overdue {
+            let allowed = Duration::from_nanos(pending.deadline_ns.saturating_sub(pending.began_ns));
+            let allowed_ms = allowed.as_micros().div_ceil(1000);
+            let diagnostic = format!("{}: no answer within {allowed_ms} ms", self.function_name(pending.function));
+            // A caller that is gone needs no answer.
+            let _gone = pending.answer.send(Answer::refused(Outcome::DeadlinePassed, diagnostic));
+        }
+        for function in silent {
             self.log.add(self.function_name(function), "nothing comes out of its calls any more");
             self.corrupt.notify_one();
         }
+        next_ns
     }
 
     /// Enters a call into the table; the answer to it where the table has as many as the application takes, or more than it can serve.
@@ -195,7 +217,11 @@ impl Running {
                 return Ok(Err(Box::new(Answer { retry_after: Some(wait), ..refused })));
             }
         }
-        calls.insert(id.0, pending);
+        let earlier = calls.insert(id.0, pending);
+        drop(table);
+        if earlier {
+            self.earlier.notify_one();
+        }
         Ok(Ok(()))
     }
 
@@ -219,11 +245,15 @@ impl Running {
             end = self.hand_out() => if let Err(corrupt) = end {
                 self.log.add("", &format!("the sandbox is ended: {corrupt}"));
             },
+            () = self.keep_time() => {}
             () = self.corrupt.notified() => self.log.add("", "the sandbox is ended: its message memory makes no sense"),
             () = self.hear_supervisor() => {
                 // What the sandbox has still answered is an answer.
-                if let Err(corrupt) = self.drain_out().await {
-                    self.log.add("", &format!("the sandbox has ended: {corrupt}"));
+                tokio::select! {
+                    end = self.drain_out() => if let Err(corrupt) = end {
+                        self.log.add("", &format!("the sandbox has ended: {corrupt}"));
+                    },
+                    () = self.keep_time() => {}
                 }
             }
         }

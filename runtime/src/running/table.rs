@@ -43,6 +43,8 @@ pub(super) struct Calls {
     ended: VecDeque<(u64, u32)>,
     pub(super) silence: Silence,
     pub(super) overload: Overload,
+    /// When the table is looked through next for calls whose time is over; `None`: not before one is entered.
+    looked_at_ns: Option<u64>,
 }
 
 impl Calls {
@@ -54,8 +56,29 @@ impl Calls {
         self.pending.is_empty()
     }
 
-    pub(super) fn insert(&mut self, call: u64, pending: Pending) {
+    /// Enters a call. True if the table has to be looked through earlier than was known.
+    ///
+    /// What is known is not put off when a call ends: with calls of like deadlines, the clock is set once for all of them.
+    pub(super) fn insert(&mut self, call: u64, pending: Pending) -> bool {
+        let deadline_ns = pending.deadline_ns;
         self.pending.insert(call, pending);
+        let earlier = self.looked_at_ns.is_none_or(|at_ns| deadline_ns < at_ns);
+        if earlier {
+            self.looked_at_ns = Some(deadline_ns);
+        }
+        earlier
+    }
+
+    /// Takes out the calls whose time is over, and tells when to look again.
+    pub(super) fn take_overdue(&mut self, now_ns: u64) -> (Vec<(u64, Pending)>, Option<u64>) {
+        let mut overdue = Vec::new();
+        if self.looked_at_ns.is_some_and(|at_ns| at_ns <= now_ns) {
+            let over = |(call, pending): (&u64, &Pending)| (pending.deadline_ns <= now_ns).then_some(*call);
+            let calls: Vec<u64> = self.pending.iter().filter_map(over).collect();
+            overdue.extend(calls.into_iter().filter_map(|call| Some((call, self.remove(call)?))));
+            self.looked_at_ns = self.pending.values().map(|pending| pending.deadline_ns).min();
+        }
+        (overdue, self.looked_at_ns)
     }
 
     pub(super) fn get_mut(&mut self, call: u64) -> Option<&mut Pending> {
@@ -91,6 +114,44 @@ mod tests {
     fn pending(depth: u32) -> Pending {
         let (answer, _) = oneshot::channel();
         Pending { answer, function: 0, began_ns: 0, deadline_ns: 9, depth, hops: Vec::new(), traced: false }
+    }
+
+    fn until(deadline_ns: u64) -> Pending {
+        Pending { deadline_ns, ..pending(0) }
+    }
+
+    #[test]
+    fn the_clock_is_set_for_the_first_deadline_and_not_put_off() {
+        let mut calls = Calls::default();
+        assert!(calls.insert(1, until(100)));
+        for call in 2..50 {
+            assert!(!calls.insert(call, until(100 + call)), "later");
+            calls.remove(call);
+        }
+        calls.remove(1);
+        assert!(!calls.insert(50, until(150)), "it is looked at 100 anyhow");
+        assert!(calls.insert(51, until(20)));
+        assert!(calls.take_overdue(19).0.is_empty());
+        let (overdue, next) = calls.take_overdue(20);
+        assert_eq!((overdue.len(), overdue[0].0, next), (1, 51, Some(150)));
+    }
+
+    #[test]
+    fn every_call_is_taken_out_at_its_deadline() {
+        let mut calls = Calls::default();
+        for call in 0..1000 {
+            calls.insert(call, until(1000 + call * 37 % 1000));
+        }
+        let mut next = Some(1000);
+        let mut taken = 0;
+        while let Some(now) = next {
+            let overdue;
+            (overdue, next) = calls.take_overdue(now);
+            assert!(!overdue.is_empty() && overdue.iter().all(|(_, pending)| pending.deadline_ns == now));
+            taken += overdue.len();
+        }
+        assert_eq!(taken, 1000);
+        assert!(calls.is_empty() && calls.insert(1, until(5000)), "with none left, it is set anew");
     }
 
     #[test]
