@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::host::Host;
-use crate::support::process::{self, Process};
+use crate::support::process::{self, Process, Role};
 use crate::support::{remains, until_within};
 
 /// How long a host may take to be as before.
 pub(crate) const REST_MAX: Duration = Duration::from_secs(20);
 
-/// Instances that were made for a burst of messages and stay ready when others have taken those.
-const READY_MORE: usize = 8;
+/// For a host to be started with: how many instances stand ready depends on the calls of before. Soon after the last there are none.
+pub(crate) const SOON_AT_REST: [&str; 2] = ["--rest-ready", "2s"];
 
 /// What a host takes while nothing is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +32,25 @@ pub(crate) fn taken(host: &Host) -> Taken {
     }
 }
 
-/// Waits until the host takes no more than it did, but for instances that stand ready.
+/// Waits until no instance stands ready any more, which has to be soon ([`SOON_AT_REST`]), and tells what the host takes then.
+#[track_caller]
+pub(crate) fn taken_at_rest(host: &Host) -> Taken {
+    until_within(REST_MAX, "no instance stands ready", || {
+        let running = host.applications().into_iter().filter_map(|it| u32::try_from(it["pid"].as_u64()?).ok());
+        let mut roles = running.flat_map(process::of_sandbox).map(|(_, role)| role);
+        (!roles.any(|role| role == Role::Instance)).then_some(())
+    });
+    taken(host)
+}
+
+/// Waits until the host takes no more than it did at rest.
 #[track_caller]
 pub(crate) fn assert_no_more_than(before: Taken, host: &Host) {
     let mut now = before;
     let settled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         until_within(REST_MAX, "the host is as before", || {
             now = taken(host);
-            let same = now.processes <= before.processes + READY_MORE
+            let same = now.processes <= before.processes
                 && now.descriptors <= before.descriptors
                 && now.groups == before.groups;
             same.then_some(())

@@ -82,7 +82,7 @@ fn whatever_is_killed_and_whenever_callers_are_answered_and_nothing_is_left() {
     let mut drill = Drill { random: Random::new(seed), counts: BTreeMap::new() };
     stage.assert_tidy();
     stage.assert_all_answer();
-    let before = settled(&stage);
+    let before = census::taken_at_rest(&stage.host);
     stage.load_begins();
     let (kills, began) = (if is_soak() { KILLS_SOAK } else { KILLS_SHORT }, Instant::now());
     let mut done = 0;
@@ -101,12 +101,6 @@ fn whatever_is_killed_and_whenever_callers_are_answered_and_nothing_is_left() {
     stage.assert_tidy();
     census::assert_no_more_than(before, &stage.host);
     stage.strike();
-}
-
-/// What the host takes when all instances that are kept ready are.
-fn settled(stage: &Stage) -> census::Taken {
-    std::thread::sleep(Duration::from_secs(1));
-    census::taken(&stage.host)
 }
 
 struct Drill {

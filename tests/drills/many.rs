@@ -21,12 +21,12 @@ const VARIABLE: &str = "SANDBAR_MANY";
 #[test]
 fn hundreds_of_sandboxes_serve_side_by_side_and_leave_the_host_as_it_was() {
     let _turn = turn();
-    let Some(mut host) = Host::start() else { return };
+    let Some(mut host) = Host::start_with(&census::SOON_AT_REST) else { return };
     let many = std::env::var(VARIABLE).map_or(if is_soak() { FULL } else { SHORT }, |many| many.parse().unwrap());
     let template = template(&host);
     // What is allocated once has been, and the host has its own control groups.
     deploy(&host, &template, "first-of-all");
-    let before = (census::taken(&host), files(&host), resident(&host), available_kib());
+    let before = (census::taken_at_rest(&host), files(&host), resident(&host), available_kib());
     let names: Vec<String> = (0..many).map(|number| format!("app-{number}")).collect();
     let mut times: Vec<Duration> = names.iter().map(|name| deploy(&host, &template, name)).collect();
     let began = Instant::now();

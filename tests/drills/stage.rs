@@ -77,7 +77,7 @@ fn is_right(application: &str) -> load::Right {
 impl Stage {
     pub(crate) fn set() -> Option<Self> {
         let neighbour = Neighbour::start()?;
-        let host = Host::start_with(&["--first-user", "2013265920"])?;
+        let host = Host::start_with(&[&["--first-user", "2013265920"], &census::SOON_AT_REST[..]].concat())?;
         let notes = [host.folder().join("notes"), host.folder().join(".sandbar-notes"), host.state().join("notes")];
         let foreign = Foreign::beside(&host, &notes);
         write_standing(&host);
