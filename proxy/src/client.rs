@@ -1,9 +1,11 @@
-//! A CoAP client (RFC 7252, 7959): what the demonstration sends its readings and pictures with.
+//! A CoAP client (RFC 7252, 7959): what the demonstration sends its readings and pictures with, and `sandbar bench` its calls.
 //!
 //! ```text
+//!   prepared      a request as messages: its path as options, its payload whole or in parts
+//!      │
 //!   client        a request and its whole response, in blocks of up to 1,024 bytes where a payload is longer
 //!      │
-//!   exchange      one confirmable message until it is answered: retransmission, piggy-backed and separate responses
+//!   exchange      one message until it is answered: retransmission, piggy-backed and separate responses
 //! ```
 //!
 //! One request at a time on one socket; for more at once, more clients. Every request ends by the client's patience.
@@ -13,17 +15,19 @@
 
 mod block;
 mod exchange;
+mod prepared;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use coap_lite::error::MessageError;
-use coap_lite::{CoapOption, MessageClass, Packet, RequestType};
+use coap_lite::{CoapOption, Packet};
 use tokio::time::Instant;
 
 use self::block::{Block, number_of, shortest};
 use self::exchange::Exchanges;
+pub use self::prepared::PreparedRequest;
 
 /// Bytes of a response in blocks; a server that sends on and on is cut off.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
@@ -41,6 +45,14 @@ pub enum ClientError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// The path, or the query after it, is none that could be sent.
+    #[error("`{part}` cannot be part of a path or query: {why}")]
+    Uri {
+        /// The segment or argument.
+        part: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// The request cannot be put into a message.
     #[error("the request does not fit a message: {0}")]
@@ -90,7 +102,7 @@ pub enum Method {
 pub struct Request<'a> {
     /// What is to be done.
     pub method: Method,
-    /// The path, such as `thermostat` or `thermostat/ingest`.
+    /// The path, such as `thermostat` or `thermostat/ingest`, and a query if `?` follows; percent-encoded, as in a URI.
     pub path: &'a str,
     /// The payload.
     pub payload: &'a [u8],
@@ -148,31 +160,44 @@ impl Client {
     /// # Errors
     /// When there is none. A response that refuses is a response.
     pub async fn request(&mut self, request: &Request<'_>) -> Result<Response, ClientError> {
+        self.send(&PreparedRequest::new(request)?).await
+    }
+
+    /// As [`request`](Self::request), with one that was made ready before.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn send(&mut self, request: &PreparedRequest) -> Result<Response, ClientError> {
         let until = Instant::now() + self.patience;
-        let first = self.upload(request, until).await?;
+        let first = match request.whole() {
+            Some(datagram) => self.exchanges.exchange(datagram, until).await?,
+            None => self.upload(request, until).await?,
+        };
         self.download(request, first, until).await
     }
 
-    /// Sends the payload; gives the first message of the response.
-    async fn upload(&mut self, request: &Request<'_>, until: Instant) -> Result<Packet, ClientError> {
+    /// Messages sent as requests so far: ids are used again after 65,536, though a server may remember each for some minutes.
+    pub fn messages(&self) -> u32 {
+        self.exchanges.begun()
+    }
+
+    /// Sends the payload in blocks; gives the first message of the response.
+    async fn upload(&mut self, request: &PreparedRequest, until: Instant) -> Result<Packet, ClientError> {
+        let payload = request.payload();
         let mut exponent = Block::EXPONENT_MAX;
-        if request.payload.len() <= Block::bytes_of(exponent) {
-            return self.exchanges.exchange(message(request, request.payload), until).await;
-        }
         let mut sent = 0;
         loop {
-            let left = &request.payload[sent..];
+            let left = &payload[sent..];
             let piece = &left[..left.len().min(Block::bytes_of(exponent))];
             let more = piece.len() < left.len();
             let block = Block::at(sent, more, exponent);
-            let block = block.ok_or(ClientError::TooLong { bytes: request.payload.len() })?;
-            let mut message = message(request, piece);
-            message.add_option(CoapOption::Block1, block.encode());
+            let block = block.ok_or(ClientError::TooLong { bytes: payload.len() })?;
+            let mut options = vec![(CoapOption::Block1, block.encode())];
             if sent == 0 {
-                let size = u32::try_from(request.payload.len()).unwrap_or(u32::MAX);
-                message.add_option(CoapOption::Size1, shortest(size));
+                let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+                options.push((CoapOption::Size1, shortest(size)));
             }
-            let response = self.exchanges.exchange(message, until).await?;
+            let response = self.exchanges.exchange(&request.part(&options, piece)?, until).await?;
             // Anything but "go on" is the response; before the last block, a refusal.
             if code(&response) != CONTINUE {
                 return Ok(response);
@@ -190,7 +215,7 @@ impl Client {
     /// Fetches what the first message of a response left out.
     async fn download(
         &mut self,
-        request: &Request<'_>,
+        request: &PreparedRequest,
         mut first: Packet,
         until: Instant,
     ) -> Result<Response, ClientError> {
@@ -202,10 +227,8 @@ impl Client {
         while let Some(last) = block.filter(|block| block.more) {
             let next = Block::at(payload.len(), false, last.exponent).filter(|_| last.end() == payload.len());
             let next = next.filter(|_| payload.len() <= RESPONSE_BYTES_MAX).ok_or(ClientError::Blocks)?;
-            // The same options as the request itself, or it would be another request.
-            let mut message = message(request, &[]);
-            message.add_option(CoapOption::Block2, next.encode());
-            let mut response = self.exchanges.exchange(message, until).await?;
+            let message = request.part(&[(CoapOption::Block2, next.encode())], &[])?;
+            let mut response = self.exchanges.exchange(&message, until).await?;
             if code(&response) != code(&first) {
                 // The server cannot go on, and says why.
                 let payload = std::mem::take(&mut response.payload);
@@ -221,26 +244,6 @@ impl Client {
         }
         Ok(Response::new(&first, payload))
     }
-}
-
-/// A request as a message, without what the exchange puts in: kind, id and token.
-fn message(request: &Request<'_>, payload: &[u8]) -> Packet {
-    let mut packet = Packet::new();
-    packet.header.code = MessageClass::Request(match request.method {
-        Method::Get => RequestType::Get,
-        Method::Post => RequestType::Post,
-        Method::Put => RequestType::Put,
-        Method::Fetch => RequestType::Fetch,
-        Method::Delete => RequestType::Delete,
-    });
-    for segment in request.path.split('/').filter(|segment| !segment.is_empty()) {
-        packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
-    }
-    if let Some(content_format) = request.content_format {
-        packet.add_option(CoapOption::ContentFormat, shortest(content_format.into()));
-    }
-    packet.payload = payload.to_vec();
-    packet
 }
 
 fn code(packet: &Packet) -> (u8, u8) {

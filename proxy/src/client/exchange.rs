@@ -1,20 +1,26 @@
-//! One confirmable request and its answer, in one message each (RFC 7252, 4.2 and 5.2).
+//! One request and its answer, in one message each (RFC 7252, 4.2 and 5.2).
 //!
 //! ```text
 //!            ┌── no answer: again, after twice the wait
 //!   sent ────┴──▶ answered, piggy-backed or not
 //!     └── empty acknowledgement ──▶ waiting ──▶ answered, in a message of the server's own that we acknowledge
 //! ```
+//!
+//! One that is not confirmable is sent once, and waited for from then on.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use coap_lite::{MessageClass, MessageType, Packet};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::ClientError;
+use super::prepared::TOKEN_BYTES;
 
 /// The shortest wait before the first retransmission (ACK_TIMEOUT); the wait doubles with each.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,6 +29,11 @@ const ACK_TIMEOUT_SPREAD_MS: u64 = 1000;
 const RETRANSMISSIONS_MAX: u32 = 4;
 /// No datagram is larger.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
+/// Where a message has its id and its token; where, in its first byte, it says its kind, and which kind is repeated (RFC 7252, section 3).
+const ID_AT: Range<usize> = 2..4;
+const TOKEN_AT: Range<usize> = 4..4 + TOKEN_BYTES;
+const KIND: u8 = 0b0011_0000;
+const CONFIRMABLE: u8 = 0;
 
 /// The requests of one socket, one after the other.
 #[derive(Debug)]
@@ -32,7 +43,9 @@ pub(super) struct Exchanges {
     /// Counts requests from a random number on. The token is all of it, the message id its lower half: a server that
     /// still remembers an earlier client on this port, or this one 65,536 requests ago, tells them from us by the token.
     serial: u32,
-    buffer: Vec<u8>,
+    first: u32,
+    input: Vec<u8>,
+    output: Vec<u8>,
 }
 
 /// What a datagram says of a request.
@@ -50,25 +63,36 @@ impl Exchanges {
         let socket = UdpSocket::bind(any).await.map_err(failed)?;
         socket.connect(to).await.map_err(failed)?;
         let [a, b, c, d, ..] = random().to_ne_bytes();
-        Ok(Self { socket, to, serial: u32::from_ne_bytes([a, b, c, d]), buffer: vec![0; DATAGRAM_BYTES_MAX] })
+        let serial = u32::from_ne_bytes([a, b, c, d]);
+        Ok(Self { socket, to, serial, first: serial, input: vec![0; DATAGRAM_BYTES_MAX], output: Vec::new() })
     }
 
-    /// Sends a request until it is acknowledged, and waits for its answer.
-    pub(super) async fn exchange(&mut self, mut request: Packet, until: Instant) -> Result<Packet, ClientError> {
+    /// Requests sent so far, each counted once.
+    pub(super) fn begun(&self) -> u32 {
+        self.serial.wrapping_sub(self.first)
+    }
+
+    /// Sends a request, until it is acknowledged if it is confirmable, and waits for its answer. Its id and token are written here.
+    pub(super) async fn exchange(&mut self, request: &[u8], until: Instant) -> Result<Packet, ClientError> {
         self.serial = self.serial.wrapping_add(1);
+        self.output.clear();
+        self.output.extend_from_slice(request);
         let token = self.serial.to_be_bytes();
-        request.header.set_type(MessageType::Confirmable);
-        request.header.message_id = u16::from_be_bytes([token[2], token[3]]);
-        request.set_token(token.to_vec());
-        let bytes = request.to_bytes().map_err(ClientError::Encode)?;
+        self.output[ID_AT].copy_from_slice(&token[2..]);
+        self.output[TOKEN_AT].copy_from_slice(&token);
+        self.forget_the_past();
         let began = Instant::now();
+        if request[0] & KIND != CONFIRMABLE {
+            self.send(&self.output).await?;
+            return self.answer(began, until).await;
+        }
         let mut pause = ACK_TIMEOUT + Duration::from_millis(random() % ACK_TIMEOUT_SPREAD_MS);
         for _ in 0..=RETRANSMISSIONS_MAX {
-            self.send(&bytes).await?;
+            self.send(&self.output).await?;
             let again = until.min(Instant::now() + pause);
-            match timeout_at(again, self.receive(&request)).await {
+            match timeout_at(again, self.receive()).await {
                 Ok(Ok(Heard::Answer(answer))) => return Ok(answer),
-                Ok(Ok(Heard::Acknowledged)) => return self.answer(&request, began, until).await,
+                Ok(Ok(Heard::Acknowledged)) => return self.answer(began, until).await,
                 Ok(Err(error)) => return Err(error),
                 Err(_) if again == until => break,
                 Err(_) => pause *= 2,
@@ -77,10 +101,17 @@ impl Exchanges {
         Err(ClientError::NoAnswer { to: self.to, after: began.elapsed() })
     }
 
-    /// Waits for the answer to a request that has been acknowledged.
-    async fn answer(&mut self, request: &Packet, began: Instant, until: Instant) -> Result<Packet, ClientError> {
+    /// Makes the socket readable by nothing but what comes from now on: what came before is of earlier requests, and a look for more of it
+    /// would be a system call for each request. When something new comes, all that is there is read.
+    fn forget_the_past(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        self.socket.try_io(Interest::READABLE, nothing).ok();
+    }
+
+    /// Waits for the answer to a request that needs no more sending.
+    async fn answer(&mut self, began: Instant, until: Instant) -> Result<Packet, ClientError> {
         loop {
-            match timeout_at(until, self.receive(request)).await {
+            match timeout_at(until, self.receive()).await {
                 Ok(Ok(Heard::Answer(answer))) => return Ok(answer),
                 // Of a retransmission that crossed with the first acknowledgement.
                 Ok(Ok(Heard::Acknowledged)) => {}
@@ -91,13 +122,14 @@ impl Exchanges {
     }
 
     /// The next datagram that concerns the request.
-    async fn receive(&mut self, request: &Packet) -> Result<Heard, ClientError> {
+    async fn receive(&mut self) -> Result<Heard, ClientError> {
+        let token = self.serial.to_be_bytes();
         loop {
-            let received = self.socket.recv(&mut self.buffer).await;
+            let received = self.socket.recv(&mut self.input).await;
             let len = received.map_err(|source| ClientError::Socket { to: self.to, source })?;
-            let Ok(packet) = Packet::from_bytes(&self.buffer[..len]) else { continue };
+            let Ok(packet) = Packet::from_bytes(&self.input[..len]) else { continue };
             let id = packet.header.message_id;
-            let same_message = id == request.header.message_id;
+            let same_message = id.to_be_bytes() == token[2..];
             let kind = packet.header.get_type();
             match (packet.header.code, kind) {
                 (MessageClass::Empty, MessageType::Reset) if same_message => {
@@ -110,7 +142,7 @@ impl Exchanges {
                     if kind == MessageType::Confirmable {
                         self.acknowledge(id).await?;
                     }
-                    if packet.get_token() == request.get_token() {
+                    if packet.get_token() == token {
                         return Ok(Heard::Answer(packet));
                     }
                 }
