@@ -1,18 +1,17 @@
 //! Calls over HTTP/1.1: one connection, one request at a time, written and read as it is.
 
+mod response;
+
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use self::response::{Incoming, Response};
 use super::tally::End;
 use super::target::Url;
 
-/// Headers of a response, at most.
-const HEADERS_MAX: usize = 64;
-/// Bytes of a response that is taken in, at most.
-const RESPONSE_BYTES_MAX: usize = 64 << 20;
 const READ_BYTES: usize = 16 << 10;
 
 /// One connection of a load.
@@ -54,7 +53,6 @@ impl HttpLane {
     /// Closes the connection; the next call opens another.
     pub(crate) fn reset(&mut self) {
         self.stream = None;
-        self.input.clear();
     }
 
     async fn exchange(&mut self, request: &[u8]) -> io::Result<End> {
@@ -67,22 +65,44 @@ impl HttpLane {
             }
         };
         self.input.clear();
-        stream.write_all(request).await?;
-        loop {
-            if let Some(response) = parse(&self.input, false)? {
-                if response.keeps_open {
-                    self.stream = Some(stream);
+        let response = talk(&mut stream, request, &mut self.input).await?;
+        self.stream = Some(stream).filter(|_| response.keeps_open);
+        Ok(response.end())
+    }
+}
+
+/// Writes a request and reads its response. Both at once: a server may answer while a long request is still being written, and may
+/// read no more of it before its answer is taken.
+async fn talk(stream: &mut TcpStream, request: &[u8], input: &mut Vec<u8>) -> io::Result<Response> {
+    let (mut reader, mut writer) = stream.split();
+    let (mut unsent, mut incoming) = (request, Incoming::default());
+    let mut written = Ok(());
+    let mut nothing_came = true;
+    loop {
+        input.reserve(READ_BYTES);
+        let read = tokio::select! {
+            biased;
+            wrote = writer.write(unsent), if !unsent.is_empty() && written.is_ok() => {
+                match wrote {
+                    Ok(bytes) => unsent = &unsent[bytes..],
+                    // It may have refused the request before it closed.
+                    Err(error) => written = Err(error),
                 }
-                return Ok(response.end());
+                continue;
             }
-            if self.input.len() > RESPONSE_BYTES_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
+            read = reader.read_buf(input) => read,
+        };
+        if matches!(read, Ok(0) | Err(_)) {
+            if nothing_came {
+                written?;
             }
-            self.input.reserve(READ_BYTES);
-            if stream.read_buf(&mut self.input).await? == 0 {
-                let response = parse(&self.input, true)?;
-                return Ok(response.ok_or(io::ErrorKind::UnexpectedEof)?.end());
-            }
+            read?;
+            return incoming.ended(nothing_came);
+        }
+        nothing_came = false;
+        if let Some(response) = incoming.take(input)? {
+            let keeps_open = response.keeps_open && unsent.is_empty();
+            return Ok(Response { keeps_open, ..response });
         }
     }
 }
@@ -93,113 +113,16 @@ fn is_open(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// A response that has come whole.
-#[derive(Debug, PartialEq, Eq)]
-struct Response {
-    status: u16,
-    keeps_open: bool,
-}
-
-impl Response {
-    fn end(&self) -> End {
-        match self.status {
-            200..300 => End::Done,
-            503 => End::Refused,
-            status => End::Error(format!("status {status}")),
-        }
-    }
-}
-
-/// What has come, if that is the whole response. One that gives no length is whole when the connection has `ended`. `Err` if it is none.
-fn parse(input: &[u8], ended: bool) -> io::Result<Option<Response>> {
-    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Response::new(&mut headers);
-    let body_at = match head.parse(input) {
-        Ok(httparse::Status::Complete(at)) => at,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(invalid(&error.to_string())),
-    };
-    let status = head.code.ok_or_else(|| invalid("no status"))?;
-    let value = |name: &str| {
-        let header = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        header.and_then(|header| std::str::from_utf8(header.value).ok())
-    };
-    let says = |word: &str| {
-        value("connection").is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
-    };
-    // HTTP/1.0 closes unless it says otherwise, 1.1 keeps open unless it says otherwise.
-    let keeps_open = !ended && if head.version == Some(0) { says("keep-alive") } else { !says("close") };
-    let body = &input[body_at..];
-    let whole = match (value("content-length"), value("transfer-encoding")) {
-        (Some(length), _) => body.len() >= length.trim().parse::<usize>().map_err(|_| invalid("a wrong length"))?,
-        (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => chunks_end(body)?,
-        (None, _) if status == 204 || status == 304 => true,
-        (None, _) => ended,
-    };
-    Ok(whole.then_some(Response { status, keeps_open }))
-}
-
-/// Whether the last chunk has come.
-fn chunks_end(mut body: &[u8]) -> io::Result<bool> {
-    loop {
-        match httparse::parse_chunk_size(body) {
-            Ok(httparse::Status::Complete((at, 0))) => return Ok(body[at..].ends_with(b"\r\n")),
-            Ok(httparse::Status::Complete((at, size))) => {
-                let end = usize::try_from(size).ok().and_then(|size| at.checked_add(size)?.checked_add(2));
-                match end.and_then(|end| body.get(end..)) {
-                    Some(rest) => body = rest,
-                    None => return Ok(false),
-                }
-            }
-            Ok(httparse::Status::Partial) => return Ok(false),
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
-
-    #[test]
-    fn a_response_is_whole_when_its_length_is_there() {
-        for whole in [
-            &b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc"[..],
-            b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-            b"HTTP/1.1 204 No Content\r\n\r\n",
-        ] {
-            for cut in 0..whole.len() {
-                let text = String::from_utf8_lossy(whole);
-                assert_eq!(parse(&whole[..cut], false).unwrap(), None, "{cut} of {text}");
-                assert_eq!(parse(&whole[..cut], true).unwrap(), None, "{cut} of {text}");
-            }
-            assert!(parse(whole, false).unwrap().is_some());
-        }
-    }
-
-    #[test]
-    fn a_response_without_a_length_lasts_until_the_connection_ends() {
-        let response = b"HTTP/1.1 200 OK\r\n\r\nabc";
-        assert_eq!(parse(response, false).unwrap(), None);
-        assert_eq!(parse(response, true).unwrap(), Some(Response { status: 200, keeps_open: false }));
-    }
-
-    #[test]
-    fn a_connection_is_used_again_when_the_version_and_the_header_say_so() {
-        let keeps_open = |version: &str, header: &str| {
-            let text = format!("HTTP/{version} 200 OK\r\n{header}content-length: 0\r\n\r\n");
-            parse(text.as_bytes(), false).unwrap().unwrap().keeps_open
-        };
-        assert!(keeps_open("1.1", "") && keeps_open("1.0", "Connection: Keep-Alive\r\n"));
-        assert!(!keeps_open("1.0", "") && !keeps_open("1.1", "connection: foo, Close\r\n"));
-    }
 
     /// The first connection is closed by the server between two calls; the second says that it closes, in the words of HTTP/1.0.
     #[tokio::test]
     async fn a_connection_that_the_server_closed_costs_no_call() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut lane = HttpLane::new(listener.local_addr().unwrap());
         let (closed, is_closed) = tokio::sync::oneshot::channel();
         let serve = async {
@@ -225,17 +148,51 @@ mod tests {
         assert_eq!(tokio::join!(calls, serve).0, [End::Done, End::Done, End::Done]);
     }
 
-    #[test]
-    fn the_status_says_how_it_ended() {
-        let end = |status| Response { status, keeps_open: true }.end();
-        assert_eq!((end(200), end(202), end(503)), (End::Done, End::Done, End::Refused));
-        assert_eq!(end(404), End::Error("status 404".to_owned()));
+    /// Neither side could go on if the request had to be written whole before anything is read.
+    #[tokio::test]
+    async fn a_server_that_answers_as_it_reads_is_listened_to_meanwhile() {
+        const BYTES: usize = 32 << 20;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut lane = HttpLane::new(listener.local_addr().unwrap());
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut buffer = vec![0; 64 << 10];
+            let mut echoed = 0;
+            while echoed < BYTES {
+                let read = stream.read(&mut buffer).await.unwrap();
+                stream.write_all(&buffer[..read]).await.unwrap();
+                echoed += read;
+            }
+        };
+        let request = vec![b'x'; BYTES];
+        assert_eq!(tokio::join!(lane.call(&request), serve).0, End::Done);
+        assert!(lane.stream.is_some() && lane.input.capacity() < 1 << 20, "{} bytes kept", lane.input.capacity());
     }
 
-    #[test]
-    fn what_is_no_response_is_an_error() {
-        for wrong in [&b"SSH-2.0-OpenSSH\r\n"[..], b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"] {
-            assert!(parse(wrong, false).is_err(), "{}", String::from_utf8_lossy(wrong));
-        }
+    #[tokio::test]
+    async fn a_refusal_amid_the_request_counts_and_so_does_a_connection_that_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut lane = HttpLane::new(listener.local_addr().unwrap());
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 5]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            // Kept open until the lane has seen it: what a server that closes at once has said may be lost on the way.
+            let (mut next, _) = listener.accept().await.unwrap();
+            drop(stream);
+            next.read_exact(&mut [0; 5]).await.unwrap();
+            drop(next);
+            let (mut next, _) = listener.accept().await.unwrap();
+            next.read_exact(&mut [0; 5]).await.unwrap();
+            next.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab").await.unwrap();
+        };
+        let calls = async {
+            let long = vec![b'x'; 32 << 20];
+            [lane.call(&long).await, lane.call(b"hello").await, lane.call(b"hello").await]
+        };
+        let expected = ["status 413", "connection closed before the answer", "connection closed within the answer"];
+        assert_eq!(tokio::join!(calls, serve).0, expected.map(|kind| End::Error(kind.to_owned())));
     }
 }

@@ -21,10 +21,10 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// What the system refuses is told in its words: the standard library has no kind for some of it, such as too many open files.
+    /// What the system refuses is told in its words, without the number.
     pub(crate) fn of(error: &io::Error) -> Self {
         let code = error.raw_os_error().map(Errno::from_raw);
-        Self::Error(code.map_or_else(|| error.kind().to_string(), |code| code.desc().to_lowercase()))
+        Self::Error(code.map_or_else(|| error.to_string(), |code| code.desc().to_lowercase()))
     }
 }
 
