@@ -62,6 +62,8 @@ pub(crate) enum Failure {
     Demonstration(usize),
     #[error("{done} of {calls} calls were done{}", because(most))]
     Bench { calls: u64, done: u64, most: String },
+    #[error("{0}")]
+    Arguments(String),
     #[error("interrupted")]
     Interrupted,
     #[error("the system refused what every program needs")]
@@ -75,7 +77,7 @@ impl Failure {
             Self::Client(ClientError::NobodyListens { .. }) => Exit::NoHostAgent,
             Self::Client(ClientError::Refused { status, .. }) if status.as_u16() == 404 => Exit::NotFound,
             Self::Call { outcome, .. } => Exit::from(*outcome),
-            Self::Nameless { .. } => Exit::Usage,
+            Self::Nameless { .. } | Self::Arguments(_) => Exit::Usage,
             Self::NotRoot
             | Self::Management(_)
             | Self::Start(_)

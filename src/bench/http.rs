@@ -4,6 +4,8 @@ mod response;
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,6 +20,9 @@ const READ_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct HttpLane {
     to: SocketAddr,
+    request: Rc<[u8]>,
+    /// How long a call is waited for.
+    timeout: Duration,
     /// Until it is needed, and after it broke.
     stream: Option<TcpStream>,
     input: Vec<u8>,
@@ -34,28 +39,20 @@ pub(crate) fn request(url: &Url, payload: &[u8]) -> Vec<u8> {
 }
 
 impl HttpLane {
-    pub(crate) fn new(to: SocketAddr) -> Self {
-        Self { to, stream: None, input: Vec::with_capacity(READ_BYTES) }
+    pub(crate) fn new(to: SocketAddr, request: Rc<[u8]>, timeout: Duration) -> Self {
+        Self { to, request, timeout, stream: None, input: Vec::with_capacity(READ_BYTES) }
     }
 
-    /// Makes one call. A connection in the middle of an answer that was not waited for is not used again: drop the lane's
-    /// connection with [`reset`](Self::reset).
-    pub(crate) async fn call(&mut self, request: &[u8]) -> End {
-        match self.exchange(request).await {
-            Ok(end) => end,
-            Err(error) => {
-                self.reset();
-                End::of(&error)
-            }
+    /// Makes one call. A connection in the middle of an answer that is not waited for any longer is not used again.
+    pub(crate) async fn call(&mut self) -> End {
+        match tokio::time::timeout(self.timeout, self.exchange()).await {
+            Ok(Ok(response)) => response.end(),
+            Ok(Err(error)) => End::of(&error),
+            Err(_) => End::Lost,
         }
     }
 
-    /// Closes the connection; the next call opens another.
-    pub(crate) fn reset(&mut self) {
-        self.stream = None;
-    }
-
-    async fn exchange(&mut self, request: &[u8]) -> io::Result<End> {
+    async fn exchange(&mut self) -> io::Result<Response> {
         let mut stream = match self.stream.take().filter(is_open) {
             Some(stream) => stream,
             None => {
@@ -65,9 +62,9 @@ impl HttpLane {
             }
         };
         self.input.clear();
-        let response = talk(&mut stream, request, &mut self.input).await?;
+        let response = talk(&mut stream, &self.request, &mut self.input).await?;
         self.stream = Some(stream).filter(|_| response.keeps_open);
-        Ok(response.end())
+        Ok(response)
     }
 }
 
@@ -119,11 +116,17 @@ mod tests {
 
     use super::*;
 
+    async fn server() -> (TcpListener, impl Fn(&[u8]) -> HttpLane) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        (listener, move |request| HttpLane::new(to, Rc::from(request), Duration::from_secs(30)))
+    }
+
     /// The first connection is closed by the server between two calls; the second says that it closes, in the words of HTTP/1.0.
     #[tokio::test]
     async fn a_connection_that_the_server_closed_costs_no_call() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut lane = HttpLane::new(listener.local_addr().unwrap());
+        let (listener, lane) = server().await;
+        let mut lane = lane(b"hello");
         let (closed, is_closed) = tokio::sync::oneshot::channel();
         let serve = async {
             let mut closed = Some(closed);
@@ -139,11 +142,11 @@ mod tests {
             }
         };
         let calls = async {
-            let first = lane.call(b"hello").await;
+            let first = lane.call().await;
             is_closed.await.unwrap();
             // The reactor has to hear of it.
             lane.stream.as_ref().unwrap().readable().await.unwrap();
-            [first, lane.call(b"hello").await, lane.call(b"hello").await]
+            [first, lane.call().await, lane.call().await]
         };
         assert_eq!(tokio::join!(calls, serve).0, [End::Done, End::Done, End::Done]);
     }
@@ -152,8 +155,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_answers_as_it_reads_is_listened_to_meanwhile() {
         const BYTES: usize = 32 << 20;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut lane = HttpLane::new(listener.local_addr().unwrap());
+        let (listener, lane) = server().await;
+        let mut lane = lane(&vec![b'x'; BYTES]);
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let head = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n");
@@ -166,15 +169,14 @@ mod tests {
                 echoed += read;
             }
         };
-        let request = vec![b'x'; BYTES];
-        assert_eq!(tokio::join!(lane.call(&request), serve).0, End::Done);
+        assert_eq!(tokio::join!(lane.call(), serve).0, End::Done);
         assert!(lane.stream.is_some() && lane.input.capacity() < 1 << 20, "{} bytes kept", lane.input.capacity());
     }
 
     #[tokio::test]
     async fn a_refusal_amid_the_request_counts_and_so_does_a_connection_that_ends() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut lane = HttpLane::new(listener.local_addr().unwrap());
+        let (listener, lane) = server().await;
+        let (mut long, mut short) = (lane(&vec![b'x'; 32 << 20]), lane(b"hello"));
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.read_exact(&mut [0; 5]).await.unwrap();
@@ -188,10 +190,7 @@ mod tests {
             next.read_exact(&mut [0; 5]).await.unwrap();
             next.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab").await.unwrap();
         };
-        let calls = async {
-            let long = vec![b'x'; 32 << 20];
-            [lane.call(&long).await, lane.call(b"hello").await, lane.call(b"hello").await]
-        };
+        let calls = async { [long.call().await, short.call().await, short.call().await] };
         let expected = ["status 413", "connection closed before the answer", "connection closed within the answer"];
         assert_eq!(tokio::join!(calls, serve).0, expected.map(|kind| End::Error(kind.to_owned())));
     }

@@ -3,6 +3,7 @@
 //! Nothing spins: a processor that the server shares is the server's. The kernel's timer gives the times (tokio's own have a
 //! millisecond), and no call costs a task.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::Expiration;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use super::bursts::Bursts;
 use super::lane::{Lane, Lanes};
 use super::schedule::{Load, Schedule};
 use super::tally::{End, Tally, Times};
@@ -28,9 +30,21 @@ pub(crate) struct Plan {
     pub(crate) calls_max: u64,
     /// Calls that are due before this are made, and not counted.
     pub(crate) warm_up: Duration,
-    /// How long one call is waited for.
+    /// How long one call is waited for, and may wait for a lane.
     pub(crate) timeout: Duration,
     pub(crate) outstanding_max: usize,
+}
+
+/// What a run has measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) tally: Tally,
+    /// Each by itself, of a load of bursts.
+    pub(crate) bursts: Bursts,
+    /// Since the end of the warm-up.
+    pub(crate) took: Duration,
+    /// Over how many connections or sockets.
+    pub(crate) lanes: usize,
 }
 
 type Call = Pin<Box<dyn Future<Output = (Lane, Times, End)>>>;
@@ -39,14 +53,15 @@ struct Run {
     plan: Plan,
     lanes: Lanes,
     began: Instant,
-    /// Lanes without a call; the last one used first, so that few connections do what few can.
-    idle: Vec<Lane>,
+    /// When calls are due that wait for a lane.
+    waiting: VecDeque<Duration>,
     under_way: FuturesUnordered<Call>,
-    /// Of those, the ones that were due after the warm-up.
+    /// Of those, and of those that wait, the ones that were due after the warm-up.
     counted: u64,
     sent: u64,
     interrupted: bool,
     tally: Tally,
+    bursts: Bursts,
 }
 
 /// Loads the target until the plan is done, or `stop` is; then waits for what is outstanding. `progress` is called now and then.
@@ -56,21 +71,11 @@ pub(crate) async fn run(
     tally: Tally,
     stop: impl Future<Output = ()>,
     mut progress: impl FnMut(&Tally, Duration),
-) -> std::io::Result<(Tally, Duration)> {
+) -> std::io::Result<Measured> {
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
     let expired = sandbar_runtime::watch(timer.as_fd().try_clone_to_owned()?)?;
     let began = Instant::now();
-    let mut run = Run {
-        plan,
-        lanes,
-        began,
-        idle: Vec::new(),
-        under_way: FuturesUnordered::new(),
-        counted: 0,
-        sent: 0,
-        interrupted: false,
-        tally,
-    };
+    let mut run = Run::new(plan, lanes, began, tally);
     let mut schedule = Schedule::new(plan.load, 1);
     let mut next = schedule.next().filter(|due| run.may_send(*due));
     if let Load::Closed { in_flight } = plan.load {
@@ -106,8 +111,7 @@ pub(crate) async fn run(
             }
         }
     }
-    let took = run.end();
-    Ok((run.tally, took.saturating_sub(plan.warm_up)))
+    Ok(run.end())
 }
 
 /// Wakes the loop when the next call is due; a time that has passed is now.
@@ -119,8 +123,23 @@ fn set(timer: &TimerFd, due: Option<Duration>, began: Instant) -> std::io::Resul
 }
 
 impl Run {
+    fn new(plan: Plan, lanes: Lanes, began: Instant, tally: Tally) -> Self {
+        Self {
+            plan,
+            lanes,
+            began,
+            waiting: VecDeque::new(),
+            under_way: FuturesUnordered::new(),
+            counted: 0,
+            sent: 0,
+            interrupted: false,
+            bursts: Bursts::new(plan.load, tally.clone()),
+            tally,
+        }
+    }
+
     fn may_send(&self, due: Duration) -> bool {
-        due < self.plan.warm_up + self.plan.duration && self.sent < self.plan.calls_max
+        due < self.plan.warm_up.saturating_add(self.plan.duration) && self.sent < self.plan.calls_max
     }
 
     /// A closed load's next call, which is due when the one before has ended.
@@ -133,34 +152,49 @@ impl Run {
 
     fn due(&mut self, due: Duration) {
         self.sent += 1;
-        let counts = due >= self.plan.warm_up;
-        if self.under_way.len() >= self.plan.outstanding_max {
-            if counts {
-                self.tally.not_sent(due);
-            }
+        self.bursts.sent(due);
+        if self.under_way.len() + self.waiting.len() >= self.plan.outstanding_max {
+            self.not_sent(due, "not sent: too many outstanding");
             return;
         }
-        self.counted += u64::from(counts);
-        let mut lane = self.idle.pop().unwrap_or_else(|| self.lanes.make());
-        let (began, timeout) = (self.began, self.plan.timeout);
-        self.under_way.push(Box::pin(async move {
-            let sent = began.elapsed();
-            let end = match tokio::time::timeout(timeout, lane.call()).await {
-                Ok(end) => end,
-                Err(_) => {
-                    lane.abandon();
-                    End::Lost
-                }
-            };
-            let times = Times { due, sent, ended: began.elapsed() };
-            (lane, times, end)
-        }));
+        self.counted += u64::from(self.counts(due));
+        self.waiting.push_back(due);
+        self.start();
+    }
+
+    /// Starts what waits, as far as there are lanes for it.
+    fn start(&mut self) {
+        while let Some(&due) = self.waiting.front() {
+            let Some(lane) = self.lanes.take() else { break };
+            self.waiting.pop_front();
+            if self.began.elapsed() > due.saturating_add(self.plan.timeout) {
+                self.lanes.put(lane);
+                self.counted -= u64::from(self.counts(due));
+                self.not_sent(due, "not sent: no connection was free in time");
+            } else {
+                self.under_way.push(call(lane, due, self.began));
+            }
+        }
+    }
+
+    fn counts(&self, due: Duration) -> bool {
+        due >= self.plan.warm_up
+    }
+
+    fn not_sent(&mut self, due: Duration, why: &str) {
+        self.add(End::Error(why.to_owned()), Times { due, sent: due, ended: due });
     }
 
     fn ended(&mut self, lane: Lane, times: Times, end: End) {
-        self.idle.push(lane);
-        if times.due >= self.plan.warm_up {
-            self.counted -= 1;
+        self.lanes.put(lane);
+        self.counted -= u64::from(self.counts(times.due));
+        self.add(end, times);
+        self.start();
+    }
+
+    fn add(&mut self, end: End, times: Times) {
+        if self.counts(times.due) {
+            self.bursts.add(&end, times);
             self.tally.add(end, times);
         }
     }
@@ -174,10 +208,21 @@ impl Run {
 
     /// Until when calls were made or answered. Waiting for calls that are lost comes after it; where nothing but the time ended the
     /// run, all of that time belongs to it.
-    fn end(&self) -> Duration {
+    fn end(mut self) -> Measured {
         let by_time =
-            !self.interrupted && self.sent < self.plan.calls_max && !matches!(self.plan.load, Load::Burst { .. });
+            !self.interrupted && self.sent < self.plan.calls_max && !matches!(self.plan.load, Load::Bursts { .. });
         let planned = if by_time { self.plan.warm_up + self.plan.duration } else { Duration::ZERO };
-        self.tally.last.max(planned)
+        let took = self.tally.last.max(planned).saturating_sub(self.plan.warm_up);
+        self.bursts.end();
+        Measured { tally: self.tally, bursts: self.bursts, took, lanes: self.lanes.made() }
     }
+}
+
+/// One call, to its end.
+fn call(mut lane: Lane, due: Duration, began: Instant) -> Call {
+    Box::pin(async move {
+        let sent = began.elapsed();
+        let end = lane.call().await;
+        (lane, Times { due, sent, ended: began.elapsed() }, end)
+    })
 }

@@ -9,8 +9,18 @@ pub(crate) enum Load {
     Closed { in_flight: usize },
     /// So many per second, whatever becomes of them.
     Open { rate: f64, arrivals: Arrivals },
-    /// All at once.
-    Burst { calls: u64 },
+    /// Some at once, and as many again after each such time.
+    Bursts { calls: u64, every: Duration, times: u32 },
+}
+
+impl Load {
+    /// Of which burst a call is that is due then, counted from 0; `None` in other loads.
+    pub(crate) fn burst_of(&self, due: Duration) -> Option<u32> {
+        match self {
+            Self::Bursts { every, .. } => u32::try_from(due.as_nanos() / every.as_nanos().max(1)).ok(),
+            Self::Closed { .. } | Self::Open { .. } => None,
+        }
+    }
 }
 
 /// How calls of an open load follow each other.
@@ -43,7 +53,10 @@ impl Schedule {
         self.given += 1;
         match self.load {
             Load::Closed { .. } => None,
-            Load::Burst { calls } => (number < calls).then_some(Duration::ZERO),
+            Load::Bursts { calls, every, times } => {
+                let burst = u32::try_from(number / calls).ok().filter(|burst| *burst < times)?;
+                every.checked_mul(burst)
+            }
             Load::Open { rate, arrivals: Arrivals::Even } => Some(Duration::from_secs_f64(number as f64 / rate)),
             Load::Open { rate, arrivals: Arrivals::Poisson } => {
                 self.at_s -= (1.0 - self.chance.f64()).ln() / rate;
@@ -80,8 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_due_at_once_and_ends() {
-        assert_eq!(times(Load::Burst { calls: 3 }, 10), [Duration::ZERO; 3]);
-        assert_eq!(times(Load::Closed { in_flight: 2 }, 10), []);
+    fn a_burst_is_due_at_once_again_and_again_and_ends() {
+        let every = Duration::from_millis(50);
+        let bursts = Load::Bursts { calls: 3, every, times: 2 };
+        let [first, second] = [Duration::ZERO, every];
+        assert_eq!(times(bursts, 10), [first, first, first, second, second, second]);
+        assert_eq!([first, every / 2, second].map(|due| bursts.burst_of(due)), [Some(0), Some(0), Some(1)]);
+        assert_eq!(times(Load::Bursts { calls: 3, every: Duration::MAX, times: 1 }, 10), [first; 3]);
+        let closed = Load::Closed { in_flight: 2 };
+        assert_eq!((times(closed, 10), closed.burst_of(first)), (vec![], None));
     }
 }

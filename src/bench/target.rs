@@ -3,6 +3,8 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
+use sandbar_proxy::client::{Method, PreparedRequest, Request};
+
 use crate::arguments::Target as ApplicationTarget;
 
 const COAP_PORT: u16 = 5683;
@@ -24,18 +26,21 @@ pub(crate) enum BenchTarget {
 pub(crate) struct Url {
     /// `HOST:PORT`, an IPv6 address in brackets.
     pub(crate) authority: String,
-    /// With the slash in front, and the query.
+    /// With the slash in front, and the query; percent-encoded as it was given.
     pub(crate) path: String,
 }
 
 impl Url {
-    fn parse(text: &str, default_port: u16) -> Result<Self, &'static str> {
+    fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         let (host, path) = match text.find('/') {
             Some(at) => text.split_at(at),
             None => (text, "/"),
         };
         if host.is_empty() || path.bytes().any(|byte| byte <= b' ' || byte == 0x7F) {
-            return Err("give coap://HOST[:PORT]/APP[/FUNCTION], http://HOST[:PORT]/PATH or APP[/FUNCTION]");
+            return Err("give coap://HOST[:PORT]/APP[/FUNCTION], http://HOST[:PORT]/PATH or APP[/FUNCTION]".to_owned());
+        }
+        if path.contains('#') {
+            return Err("a fragment (what follows #) is never sent: leave it out, or write %23".to_owned());
         }
         // The last colon is a port's, unless it is within an IPv6 address.
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
@@ -54,19 +59,22 @@ impl Url {
 }
 
 impl FromStr for BenchTarget {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(rest) = text.strip_prefix("coap://") {
-            return Url::parse(rest, COAP_PORT).map(Self::Coap);
+            let url = Url::parse(rest, COAP_PORT)?;
+            // Over HTTP the path goes as it is, and is the server's to judge; here it must be options.
+            let request = Request { method: Method::Post, path: &url.path, payload: &[], content_format: None };
+            return PreparedRequest::new(&request).map(|_| Self::Coap(url)).map_err(|error| error.to_string());
         }
         if let Some(rest) = text.strip_prefix("http://") {
             return Url::parse(rest, HTTP_PORT).map(Self::Http);
         }
         if text.contains("://") {
-            return Err("only coap:// and http:// are spoken here");
+            return Err("only coap:// and http:// are spoken here".to_owned());
         }
-        text.parse().map(Self::Application)
+        text.parse().map(Self::Application).map_err(|why: &str| why.to_owned())
     }
 }
 
@@ -96,7 +104,11 @@ mod tests {
         assert_eq!(shown("http://localhost:8000"), Ok("http://localhost:8000/".to_owned()));
         assert_eq!(shown("http://h/a?b=c"), Ok("http://h:80/a?b=c".to_owned()));
         assert_eq!(shown("chain/first"), Ok("chain/first".to_owned()));
-        for wrong in ["https://h/", "coap:///a", "http://h/a b", "a/b/c", ""] {
+        assert_eq!(shown("coap://h/%c3%A4?q=%26"), Ok("coap://h:5683/%c3%A4?q=%26".to_owned()));
+        assert_eq!(shown("http://h/%"), Ok("http://h:80/%".to_owned()));
+        for wrong in
+            ["https://h/", "coap:///a", "http://h/a b", "a/b/c", "", "coap://h/%", "http://h/a#b", "coap://h/#"]
+        {
             assert!(shown(wrong).is_err(), "{wrong:?}");
         }
     }
