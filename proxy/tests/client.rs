@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
-use sandbar_proxy::client::{Client, ClientError, Method, Request, Response};
+use sandbar_proxy::client::{Client, ClientError, Method, PreparedRequest, Request, Response};
 use tokio::net::UdpSocket;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -263,4 +263,28 @@ async fn no_client_begins_where_another_began() {
         play(&POST, PATIENCE, part).await.unwrap();
     }
     assert_eq!(tokens.len(), 20, "a server takes a token and message id that it remembers for a repeat");
+}
+
+/// The first one's answer is there before the second request is sent, and the reactor has heard of it.
+#[tokio::test]
+async fn a_request_that_is_not_confirmable_is_sent_once_and_what_came_late_is_not_the_next_ones_answer() {
+    let (mut peer, mut client) = Peer::with_client(Duration::from_millis(200)).await;
+    let request = PreparedRequest::new(&POST).unwrap().not_confirmable().unwrap();
+    assert!(matches!(client.send(&request).await, Err(ClientError::NoAnswer { .. })));
+    let first = peer.receive().await;
+    assert_eq!(first.header.get_type(), MessageType::NonConfirmable);
+    let answer = |request: &Packet, payload: &[u8]| {
+        let mut packet = response(request, ResponseType::Changed, &[], payload);
+        packet.header.set_type(MessageType::NonConfirmable);
+        packet
+    };
+    peer.send(&answer(&first, b"late")).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let part = async {
+        let second = peer.receive().await;
+        assert_ne!(second.header.message_id, first.header.message_id, "no repeat");
+        peer.send(&answer(&second, b"ours")).await;
+    };
+    let (response, ()) = tokio::join!(client.send(&request), part);
+    assert_eq!((response.unwrap().payload, client.messages()), (b"ours".to_vec(), 2));
 }
