@@ -3,27 +3,25 @@
 //! The table of calls under way is the agent's own. What a message coming out of the sandbox says is believed only as far as it
 //! names a call in the table of that very sandbox.
 
+mod deadlines;
+mod hops;
 mod outward;
 mod overload;
 mod silence;
 mod table;
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use sandbar_bus::agent::{Corrupt, PostError};
 use sandbar_bus::clock::now_ns;
-use sandbar_bus::trace::{HOP_REPORT_BYTES, HopReport};
 use sandbar_bus::{Address, Envelope, Verdict};
 use sandbar_supervisor::protocol::{Event, ReceiveError};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use crate::call::{Answer, Call, CallId, Hop, Outcome, Request};
+use crate::call::{Answer, Call, CallId, Outcome, Request};
 use crate::host_bus::HostBus;
 use crate::log::Log;
 use crate::manifest::Application;
@@ -34,9 +32,6 @@ use table::{Calls, Pending};
 const TAKEN_AT_ONCE: usize = 64;
 /// Bytes of a function's own error text that reach the caller.
 const DIAGNOSTIC_BYTES_MAX: usize = 512;
-
-/// How much longer than the longest chain may take a function may be silent.
-const SILENCE_SLACK: Duration = Duration::from_secs(2);
 
 /// A sandbox in service.
 #[derive(Debug)]
@@ -154,49 +149,6 @@ impl Running {
         let answer = answered.await.unwrap_or_else(ended);
         self.answered.fetch_add(1, Ordering::Relaxed);
         Ok(Answer { call: Some(id), ..answer })
-    }
-
-    /// Answers calls at their deadline, for ever: all of them from one timer, as one for each would be a system call for each.
-    async fn keep_time(&self) {
-        loop {
-            let next_ns = self.end_overdue();
-            let earlier = self.earlier.notified();
-            let Some(next_ns) = next_ns else {
-                earlier.await;
-                continue;
-            };
-            let left = Duration::from_nanos(next_ns.saturating_sub(now_ns()));
-            let _woken = tokio::time::timeout(left, earlier).await;
-        }
-    }
-
-    /// Ends the calls whose deadline has passed. If none of a function's calls has had any other end for long, the sandbox is ended.
-    /// Tells when the next deadline passes.
-    fn end_overdue(&self) -> Option<u64> {
-        let patience = self.application.longest_chain_timeout() + SILENCE_SLACK;
-        let mut table = self.calls();
-        let calls = table.as_mut()?;
-        let (overdue, next_ns) = calls.take_overdue(now_ns());
-        let now = Instant::now();
-        let mut silent = Vec::new();
-        for (id, pending) in &overdue {
-            if calls.silence.timed_out(*id, pending.function, now, patience) {
-                silent.push(pending.function);
-            }
-        }
-        drop(table);
-        for (_, pending) in overdue {
-            let allowed = Duration::from_nanos(pending.deadline_ns.saturating_sub(pending.began_ns));
-            let allowed_ms = allowed.as_micros().div_ceil(1000);
-            let diagnostic = format!("{}: no answer within {allowed_ms} ms", self.function_name(pending.function));
-            // A caller that is gone needs no answer.
-            let _gone = pending.answer.send(Answer::refused(Outcome::DeadlinePassed, diagnostic));
-        }
-        for function in silent {
-            self.log.add(self.function_name(function), "nothing comes out of its calls any more");
-            self.corrupt.notify_one();
-        }
-        next_ns
     }
 
     /// Enters a call into the table; the answer to it where the table has as many as the application takes, or more than it can serve.
@@ -380,49 +332,6 @@ impl Running {
         };
         (outcome, format!("{}: {text}", self.function_name(function)))
     }
-
-    /// Reads what instances have reported of their part in traced calls.
-    fn collect_hops(&self, calls: &mut Calls) {
-        // More than any honest application has under way.
-        for _ in 0..4096 {
-            let Some((reports, pid)) = receive_reports(&self.sandbox.trace) else { return };
-            if pid == 0 {
-                // Nobody can report any more: an instance has shut the socket down, which all of the application share.
-                return self.corrupt.notify_one();
-            }
-            for report in reports {
-                let Some(pending) = calls.get_mut(report.call).filter(|pending| pending.traced) else { continue };
-                let Ok(function) = usize::try_from(report.function) else { continue };
-                let since = |ns: u64| ns.saturating_sub(pending.began_ns);
-                let hop = Hop {
-                    function: self.function_name(function).to_owned(),
-                    pid,
-                    sent_ns: since(report.sent_ns),
-                    taken_ns: since(report.taken_ns),
-                    done_ns: since(report.done_ns),
-                };
-                pending.hops.push(hop);
-            }
-        }
-    }
-}
-
-/// Reports of one process, with its id as the kernel has it, and none at all if the socket was shut down; `None` when there are no more
-/// for now.
-fn receive_reports(trace: &OwnedFd) -> Option<(Vec<HopReport>, u32)> {
-    let mut bytes = [0; HOP_REPORT_BYTES * 16];
-    let mut space = nix::cmsg_space!(UnixCredentials);
-    let mut slices = [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg::<()>(trace.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT).ok()?;
-    if message.bytes == 0 {
-        return Some((Vec::new(), 0));
-    }
-    let pid = message.cmsgs().ok()?.find_map(|control| {
-        let ControlMessageOwned::ScmCredentials(credentials) = control else { return None };
-        u32::try_from(credentials.pid()).ok()
-    })?;
-    let len = message.bytes;
-    Some((bytes[..len].chunks_exact(HOP_REPORT_BYTES).filter_map(HopReport::from_bytes).collect(), pid))
 }
 
 /// Text of a function's, fit for one line of a protocol or a terminal.
