@@ -31,6 +31,7 @@
 //!    that was answered from one that was cut off. Handing a message on unchanged ties nothing: there is only one.
 //! 5. **Who waits is woken by one sender, and only who waits** (`bell`, `waiters`, `wake`). A waiter announces itself, then looks again; a
 //!    sender publishes, then looks for waiters; a fence between the two steps of each makes one see the other.
+//!    An instance that is not needed any more is *dismissed* while it waits: it takes nothing from then on, and so may be killed.
 //! 6. **After a death the supervisor [sweeps](sweep)**: what the dead instance held becomes free or an error to the caller, and those it was about to
 //!    wake are woken. A sweep may be cut off anywhere, too, and run again.
 //! 7. **The host agent believes nothing** of what it reads here ([`agent`]).

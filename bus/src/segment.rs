@@ -18,7 +18,7 @@ use crate::slot::InstanceSlot;
 
 /// Names what the memory is, and in its last byte the version of the layout: to be raised with every change of it, as native
 /// functions are built by themselves and may be older or newer than the host.
-const MAGIC: u64 = u64::from_le_bytes(*b"sandbar\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"sandbar\x03");
 /// The first page. What is written while calls are under way has cache lines of its own.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]

@@ -35,7 +35,7 @@ impl Bus {
         }
         let died_in_a_call = cut_off && self.sweep_messages(Actor::instance(slot), verdict, diagnostic);
         for function in 0..self.layout().geometry.functions {
-            self.segment.queue(function).waiters().withdraw(slot);
+            self.segment.queue(function).waiters().forget(slot);
         }
         while let Some(reply) = self.take(Actor::SUPERVISOR, Destination::Mailbox(slot)) {
             drop(reply);

@@ -6,6 +6,7 @@
 //!    fence between the two steps of each makes one see the other ([`crate::bell`] has the model).
 //! 3. A sender that is killed between the two steps leaves a message nobody was woken for, or has chosen a waiter it did not ring. The
 //!    sweep after it wakes those, and nobody else: [`Bus::wake_again`].
+//! 4. An instance that is dismissed while it waits takes no message, and one that has taken a message is not dismissed (`crate::waiters`).
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -38,9 +39,16 @@ impl Bus {
         self.segment.queue(function).waiters().contains(slot)
     }
 
-    /// Takes a slot off the list of those that wait for messages of this function; true if it was on it.
-    pub fn withdraw(&self, function: usize, slot: usize) -> bool {
-        self.segment.queue(function).waiters().withdraw(slot)
+    /// Takes a slot off the list of those that wait for messages of this function, whether anybody is there to look for them or not.
+    pub fn withdraw(&self, function: usize, slot: usize) {
+        self.segment.queue(function).waiters().clear(slot);
+    }
+
+    /// Sends an instance away that waits for a call of this function; true if it was still waiting: it holds no message then, and never
+    /// will, and may be killed. For the supervisor.
+    #[must_use]
+    pub fn dismiss(&self, function: usize, slot: usize) -> bool {
+        self.segment.queue(function).waiters().dismiss(slot)
     }
 
     /// What the worker of a function sleeps on.
@@ -129,34 +137,35 @@ impl Bus {
         self.index_of(Destination::Mailbox(slot)).map_or(0, |queue| self.segment.queue(queue).len())
     }
 
-    /// Waits for a message to the instance's function and takes it.
+    /// Waits for a message to the instance's function and takes it; `None` if the instance is to end instead, as it was
+    /// [dismissed](Self::dismiss).
     #[must_use]
-    pub fn wait_for_call(&self, slot_index: usize, function: usize) -> Taken<'_> {
+    pub fn wait_for_call(&self, slot_index: usize, function: usize) -> Option<Taken<'_>> {
         let actor = Actor::instance(slot_index);
         let from = Destination::Function(function);
-        let waiters = self.segment.queue(function).waiters();
+        let queue = self.segment.queue(function);
         let slot = &self.slots()[slot_index];
         let spin_ns = self.segment.header().spin_ns.load(Ordering::Relaxed);
         loop {
             if let Some(taken) = self.take(actor, from) {
-                return taken;
+                return Some(taken);
             }
             let heard = slot.bell.listen();
-            waiters.announce(slot_index);
+            queue.waiters().announce(slot_index);
             // Only now: until it can be chosen, the worker counts on it as one that is on its way.
             slot.ready();
             fence(Ordering::SeqCst);
-            if let Some(taken) = self.take(actor, from) {
-                let chosen = !waiters.withdraw(slot_index);
-                if chosen && self.waiting(function) > 0 {
-                    // Chosen for another message than the one it has: somebody else must be.
+            if queue.front().is_none() {
+                slot.bell.sleep(heard, spin_ns, None);
+            }
+            // Whether it was chosen or not: it looks now, and is neither to be chosen nor dismissed from here on.
+            if !queue.waiters().come_off(slot_index) {
+                // It may have been chosen before it was to go.
+                if queue.front().is_some() {
                     self.wake(from);
                 }
-                return taken;
+                return None;
             }
-            slot.bell.sleep(heard, spin_ns, None);
-            // Whether it was chosen or not: it looks now, and is not to be chosen meanwhile.
-            waiters.withdraw(slot_index);
         }
     }
 

@@ -76,7 +76,7 @@ fn send(bus: &Bus, actor: Actor, payload: &[u8]) {
 /// Takes messages to f until the last, and counts them.
 fn take_all(bus: &Bus, slot: usize, taken: &AtomicU64, mut after_each: impl FnMut()) {
     loop {
-        let message = bus.wait_for_call(slot, F);
+        let message = bus.wait_for_call(slot, F).unwrap();
         bus.slots()[slot].serve(now_ns(), u64::MAX);
         let last = message.bytes() == END;
         drop(message);
@@ -263,7 +263,7 @@ fn rounds(bus: &Bus, senders: u64, rounds: u64, seed: u64, sent: &AtomicU64, tak
 /// Hands each event back, a moment after it has come, until the last.
 fn echo(bus: &Bus) {
     loop {
-        let taken = bus.wait_for_call(0, F);
+        let taken = bus.wait_for_call(0, F).unwrap();
         bus.slots()[0].serve(now_ns(), u64::MAX);
         if taken.bytes() == END {
             return;
@@ -327,7 +327,7 @@ fn sleeps_of_a_waiter(spin_ns: u64, messages: u64, after: Duration) -> u64 {
             let this = this_thread();
             for _ in 0..messages {
                 let before = sleeps(&this);
-                drop(bus.wait_for_call(0, F));
+                drop(bus.wait_for_call(0, F).unwrap());
                 slept.fetch_add(sleeps(&this) - before, Ordering::SeqCst);
             }
         });

@@ -166,6 +166,7 @@ impl Caller for Asking<'_> {
 impl Answerer for Serving<'_> {
     fn receive(&mut self) -> u64 {
         let request = self.calls.bus.bus.wait_for_call(self.calls.answerer.index, FUNCTION);
+        let request = request.expect("nobody is dismissed");
         let sent_ns = request.envelope().sent_ns;
         self.request = Some(request);
         sent_ns
@@ -210,7 +211,7 @@ impl FunctionQueue {
 
     /// Takes one message: its payload is looked at by `look`, where it lies.
     pub(crate) fn take(&self, consumer: usize, look: impl FnOnce(&[u8])) {
-        let taken = self.bus.bus.wait_for_call(self.consumers[consumer].index, FUNCTION);
+        let taken = self.bus.bus.wait_for_call(self.consumers[consumer].index, FUNCTION).expect("nobody is dismissed");
         look(taken.bytes());
     }
 }

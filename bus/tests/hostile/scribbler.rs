@@ -115,7 +115,7 @@ impl Met {
 fn serve(bus: &Bus) {
     let (slot, _) = bus.reserve_slot(F).unwrap();
     loop {
-        let taken = bus.wait_for_call(slot, F);
+        let taken = bus.wait_for_call(slot, F).expect("nobody is dismissed");
         bus.slots()[slot].serve(now_ns(), u64::MAX);
         let done = Envelope { verdict: Some(Verdict::Done), ..taken.envelope() };
         assert!(taken.forward(Payload::Unchanged, Destination::Out, &done).is_ok());

@@ -1,6 +1,7 @@
 //! What must hold after a kill, or after everybody has come to their end.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sandbar_bus::slot::Phase;
@@ -30,7 +31,7 @@ fn recover(world: &World, role: Role) -> bool {
         Role::Worker => {
             for slot in world.bus.slots() {
                 let reserved = slot.state().is_some_and(|state| state.phase == Phase::Forking && state.function == 1);
-                if reserved && slot.pid.load(std::sync::atomic::Ordering::Acquire) == 0 {
+                if reserved && slot.pid.load(Ordering::Acquire) == 0 {
                     slot.release();
                 }
             }
@@ -64,6 +65,9 @@ pub(crate) fn all(world: &World, company: Option<Company>, scenario: &Scenario, 
     }
     service_goes_on(world);
     let (outcome, errors) = account(world);
+    if world.dismissed.load(Ordering::Relaxed) {
+        assert_eq!(outcome, Outcome::Elsewhere, "it was dismissed, and took the call");
+    }
     if scenario.role == Role::Instance {
         assert_eq!(usize::from(died_in_a_call), errors, "what the sweep says, beside the errors there were");
     }

@@ -1,6 +1,7 @@
 //! What is traced: what is there before, what the process does, and what others do while it stands still.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::{Actor, Address, Destination, Envelope, Payload, Taken, Verdict};
@@ -33,6 +34,8 @@ pub(crate) enum Others {
     Send(usize),
     /// They reserve a slot.
     Reserve,
+    /// The supervisor dismisses the process, and a call comes.
+    Dismiss,
 }
 
 type Before = Box<dyn Fn(&Arc<World>) -> Option<Company> + Send + Sync>;
@@ -109,12 +112,25 @@ impl Scenario {
                 let (slot, _) = world.bus.reserve_slot(0).expect("a slot for others");
                 world.bus.slots()[slot].release();
             }
+            Others::Dismiss => {
+                world.dismissed.store(world.bus.dismiss(0, SUBJECT), Ordering::Relaxed);
+                assert!(world.post_call(), "room for a call");
+            }
         }
     }
 }
 
 fn wakes_with_a_call(world: &World) -> bool {
     world.bus.waiting(0) == 0 && world.post_call()
+}
+
+/// Or, where it was dismissed, for nothing: with all who were chosen before somebody died, and may have been rung for or not.
+fn wakes_with_a_call_or_for_nothing(world: &World) -> bool {
+    if world.dismissed.load(Ordering::Relaxed) {
+        world.bus.sweep(FRESH, Verdict::Crashed, "killed");
+        return true;
+    }
+    wakes_with_a_call(world)
 }
 
 fn wakes_with_a_reply(world: &World) -> bool {
@@ -134,9 +150,10 @@ pub(crate) fn send_a_call(world: &World, begin: &dyn Fn()) {
 /// As an instance: from its beginning to its end.
 fn serve_one(world: &World, begin: &dyn Fn(), answer: fn(&World, Taken<'_>)) {
     begin();
-    let taken = world.bus.wait_for_call(SUBJECT, 0);
-    world.bus.slots()[SUBJECT].serve(now_ns(), u64::MAX);
-    answer(world, taken);
+    if let Some(taken) = world.bus.wait_for_call(SUBJECT, 0) {
+        world.bus.slots()[SUBJECT].serve(now_ns(), u64::MAX);
+        answer(world, taken);
+    }
     world.bus.slots()[SUBJECT].finish();
 }
 
@@ -252,6 +269,11 @@ fn waits() -> Vec<Scenario> {
         Scenario { others: Others::Send(1), ..wait("wait for a call") },
         Scenario { others: Others::Send(2), ..wait("wait for a call beside another") }
             .before(|world| Some(world.waits_for_call())),
+        Scenario {
+            others: Others::Dismiss,
+            wakes: wakes_with_a_call_or_for_nothing,
+            ..wait("wait for a call, and be dismissed")
+        },
         call("call another, reply at once").before(|world| {
             let slot = &world.bus.slots()[SUBJECT];
             slot.serve(now_ns(), u64::MAX);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) accepted: Mutex<Vec<u64>>,
     pub(crate) answers: Mutex<BTreeMap<u64, Vec<Answer>>>,
     next_call: Mutex<u64>,
+    /// The traced process was dismissed while it waited for a call.
+    pub(crate) dismissed: AtomicBool,
 }
 
 /// One that waits, in a thread of its own: for a call, which it answers, or for the reply to the call.
@@ -83,7 +85,15 @@ impl World {
         }
         let agent = AgentSide::new(segment, event());
         let (accepted, answers) = Default::default();
-        Arc::new(Self { bus, agent, fd, accepted, answers, next_call: Mutex::new(100) })
+        Arc::new(Self {
+            bus,
+            agent,
+            fd,
+            accepted,
+            answers,
+            next_call: Mutex::new(100),
+            dismissed: AtomicBool::new(false),
+        })
     }
 
     /// The agent hands a call to a function; false when there is no room.
@@ -181,7 +191,7 @@ impl World {
     /// One that waits for a call of the first function, asleep.
     pub(crate) fn waits_for_call(self: &Arc<Self>) -> Company {
         self.company(true, |world| {
-            let taken = world.bus.wait_for_call(COMPANY, 0);
+            let taken = world.bus.wait_for_call(COMPANY, 0).expect("a call");
             world.serve(COMPANY, taken, "f");
         })
     }

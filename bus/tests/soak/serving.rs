@@ -52,7 +52,7 @@ impl Serving<'_> {
     pub(crate) fn run(&mut self) {
         let mut output = Vec::new();
         for turn in 0_u64.. {
-            let taken = self.bus.wait_for_call(self.slot, self.function);
+            let taken = self.bus.wait_for_call(self.slot, self.function).expect("nobody is dismissed");
             self.count(Count::Taken);
             self.bus.slots()[self.slot].serve(now_ns(), u64::MAX);
             let was = taken.envelope();

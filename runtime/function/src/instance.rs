@@ -129,12 +129,12 @@ impl Instance {
         self.bus.layout().geometry.payload_bytes_max
     }
 
-    /// Sleeps until there is a call, and takes it. A call whose deadline has passed while it waited is answered with that,
-    /// and `None` returned: the instance has served.
+    /// Sleeps until there is a call, and takes it. `None`: the instance has nothing to serve, and is to end. It was dismissed, or its
+    /// call's deadline had passed while that waited, which is answered here.
     #[must_use]
     pub fn take(&self) -> Option<Served> {
         self.stand_ready();
-        let taken = self.bus.wait_for_call(self.slot, self.function_index);
+        let taken = self.bus.wait_for_call(self.slot, self.function_index)?;
         let taken_ns = now_ns();
         let envelope = taken.envelope();
         let deadline_ns = envelope.deadline_ns.min(taken_ns.saturating_add(self.function.timeout_ns));

@@ -6,6 +6,7 @@ mod ending;
 mod rest;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ pub struct Supervisor {
     turns: Vec<u32>,
     /// By function, how many instances stand ready at most when nothing is under way.
     ready_most: Vec<usize>,
-    /// By function, how many instances of its worker have ended.
+    /// By function, how many instances of its worker have ended, but for those that were sent away.
     served: Vec<u64>,
     renewal: Renewal,
     /// How long nothing is under way before instances that stand ready are ended.
@@ -59,6 +60,8 @@ pub struct Supervisor {
     /// Instances that are dead and not buried yet.
     dying: Vec<Dying>,
     overdue: Overdue,
+    /// Slots whose instance was sent away before it had a call.
+    dismissed: BTreeSet<usize>,
     audit: Audit,
     /// The longest time-out of any function.
     timeout_max: Duration,
@@ -106,6 +109,7 @@ impl Supervisor {
             temporary,
             dying: Vec::new(),
             overdue: Overdue::new(),
+            dismissed: BTreeSet::new(),
             audit: Audit::new(bus, functions.len()),
             timeout_max: functions.iter().map(|function| function.timeout).max().unwrap_or_default(),
             busy_at,

@@ -150,18 +150,14 @@ impl Supervisor {
     }
 
     /// Ends instances that were made for a burst and have nothing to do: those beyond the most that are to stand ready.
-    fn trim(&self, function: usize) {
+    fn trim(&mut self, function: usize) {
         let most = self.ready_most[function];
         let mut surplus = self.bus.idle_instances(function).saturating_sub(most);
         for slot in (0..self.bus.slots().len()).rev() {
             if surplus == 0 {
                 return;
             }
-            // Whoever withdraws one that waits has made sure that nobody else chooses it.
-            if self.bus.withdraw(function, slot) {
-                kill_user(instance_id(slot));
-                surplus -= 1;
-            }
+            surplus -= usize::from(self.dismiss(function, slot));
         }
     }
 

@@ -57,6 +57,17 @@ impl Supervisor {
         (!self.dying.is_empty()).then(|| DYING_AGAIN.max(self.temporary.pause()))
     }
 
+    /// Ends an instance that waits for a call of a function; false if it does not, or a call has been faster.
+    pub(super) fn dismiss(&mut self, function: usize, slot: usize) -> bool {
+        // From then on it takes no call, wherever it stands: nothing ends with it.
+        let dismissed = self.bus.dismiss(function, slot);
+        if dismissed {
+            kill_user(instance_id(slot));
+            self.dismissed.insert(slot);
+        }
+        dismissed
+    }
+
     /// Frees the slots of those dead instances of which nothing is left.
     pub(super) fn bury(&mut self) {
         if self.dying.is_empty() {
@@ -77,6 +88,7 @@ impl Supervisor {
     /// Nothing is left of an instance: the call it died in is answered, and its slot free.
     fn free(&mut self, dead: Dying) {
         let Dying { slot, end, function, left_processes } = dead;
+        let served = !self.dismissed.remove(&slot);
         if left_processes || end != Some(End::Exited(0)) {
             self.bus.slots()[slot].disbelieve();
         }
@@ -95,7 +107,7 @@ impl Supervisor {
         self.bus.sweep(slot, verdict, &diagnostic);
         let functions = self.functions.len();
         if let Some(function) = function.filter(|function| *function < functions) {
-            self.served[function] += 1;
+            self.served[function] += u64::from(served);
             self.bus.worker_bell(function).ring();
         }
         // A slot has come free: whoever has messages and nobody to take them may have waited for it.

@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
-use crate::identity::{instance_id, kill_user};
 
 impl Supervisor {
     /// How long until instances that stand ready are to be ended; `None` if they have been, or never are.
@@ -22,10 +21,7 @@ impl Supervisor {
         for function in 0..self.functions.len() {
             self.bus.keep_none_ready(function, true);
             for slot in 0..self.bus.slots().len() {
-                // Whoever withdraws one that waits has made sure that no message has chosen it, nor will.
-                if self.bus.withdraw(function, slot) {
-                    kill_user(instance_id(slot));
-                }
+                self.dismiss(function, slot);
             }
         }
     }
