@@ -17,6 +17,7 @@ use crate::invoke::InvokeArguments;
 use crate::list::ListArguments;
 use crate::logs::LogsArguments;
 use crate::remove::RemoveArguments;
+use crate::rest::RestArguments;
 use crate::serve::ServeArguments;
 
 /// Runs chains of functions on this host: a sandbox per application, a process per call.
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     Deploy(DeployArguments),
     Remove(RemoveArguments),
+    Rest(RestArguments),
     List(ListArguments),
     Invoke(InvokeArguments),
     Logs(LogsArguments),
@@ -49,6 +51,7 @@ impl Command {
             Self::Serve(arguments) => arguments.run(),
             Self::Deploy(arguments) => alone(arguments.run()),
             Self::Remove(arguments) => alone(arguments.run()),
+            Self::Rest(arguments) => alone(arguments.run()),
             Self::List(arguments) => alone(arguments.run()),
             Self::Invoke(arguments) => alone(arguments.run()),
             Self::Logs(arguments) => alone(arguments.run()),

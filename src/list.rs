@@ -14,7 +14,8 @@ Examples:
 
 /// List the applications on the host
 ///
-/// STATE says "running" or what keeps the application from it; PID is its sandbox's first process, as the host
+/// STATE says "running", how far the application has gone to rest ("running, no instances", "running, no workers", "resting"), or what keeps
+/// it from running; PID is its sandbox's first process, as the host
 /// sees it; MEMORY counts processes, temporary files and messages; CALLS are those answered since the application was
 /// deployed or the agent started, whatever their outcome.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ fn table(applications: &[ApplicationStatus]) -> String {
     let rows = applications.iter().map(|application| {
         [
             application.name.clone(),
-            output::visible(&application.state).into_owned(),
+            state(application),
             number(application.pid),
             number(application.processes),
             number(application.memory_bytes.map(mebibytes)),
@@ -50,6 +51,14 @@ fn table(applications: &[ApplicationStatus]) -> String {
     });
     let titles = titles.map(str::to_owned);
     output::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>())
+}
+
+/// Whether it runs, and what of it does not as it is at rest.
+fn state(application: &ApplicationStatus) -> String {
+    match application.resting.as_deref() {
+        Some(without @ ("instances" | "workers")) => format!("running, no {without}"),
+        _ => output::visible(&application.state).into_owned(),
+    }
 }
 
 fn number(number: Option<impl ToString>) -> String {
@@ -71,6 +80,7 @@ mod tests {
         let down = ApplicationStatus {
             name: "porch".into(),
             state: "down: no memory".into(),
+            resting: None,
             entry: "hello".into(),
             functions: vec!["hello".into(), "other".into()],
             pid: None,
@@ -83,6 +93,28 @@ mod tests {
             text.ends_with("\nporch  down: no memory  -    -          -               7  hello  hello,other\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn each_step_to_rest_is_told() {
+        let told = |running: &str, resting: Option<&str>| {
+            let status = ApplicationStatus {
+                name: "porch".into(),
+                state: running.into(),
+                resting: resting.map(str::to_owned),
+                entry: "hello".into(),
+                functions: vec![],
+                pid: None,
+                memory_bytes: None,
+                processes: None,
+                calls: 0,
+            };
+            state(&status)
+        };
+        assert_eq!(told("running", None), "running");
+        assert_eq!(told("running", Some("instances")), "running, no instances");
+        assert_eq!(told("running", Some("workers")), "running, no workers");
+        assert_eq!(told("resting", Some("sandbox")), "resting");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod logs;
 mod notify;
 mod output;
 mod remove;
+mod rest;
 mod serve;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@
 //! | `/v1/applications` | GET | lists applications | 200, a list of [`ApplicationStatus`](sandbar_runtime::ApplicationStatus) |
 //! | `/v1/applications` | POST `{"source": "/absolute/path"}` | deploys a folder or an archive; answers when the application answers calls | 200 [`Deployed`](sandbar_runtime::Deployed) |
 //! | `/v1/applications/NAME` | DELETE | removes | 204 |
+//! | `/v1/applications/NAME/rest` | POST | puts it to rest now; 409 if it serves calls for five seconds on | 204 |
 //! | `/v1/applications/NAME/calls?function=F&trace=true&timeout_ms=N&content_format=N` | POST payload | calls, waits for the answer | 200, a line of JSON ([`AnswerHead`]), then the answer's payload |
 //! | `/v1/applications/NAME/logs?function=F&follow=true` | GET | reads the log | 200, one [`LogRecord`] a line, as they come |
 //!

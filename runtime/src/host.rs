@@ -34,7 +34,7 @@ use crate::sandbox::{Grounds, HostRest, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service};
 pub use ceiling::{Ceiling, CeilingError};
 pub use check::check_archive;
-pub use error::{DeployError, LogsError, RemoveError, StartError};
+pub use error::{DeployError, LogsError, RemoveError, RestError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
 pub use status::ApplicationStatus;
 
@@ -246,7 +246,8 @@ impl HostAgent {
             python: self.python_for(application, rootfs.as_ref())?,
             rootfs: rootfs.map(Arc::new),
         };
-        Ok(Maker { grounds: Arc::clone(&shared.grounds), specification, log, bus: Arc::downgrade(&shared.bus) })
+        let (grounds, bus) = (Arc::clone(&shared.grounds), Arc::downgrade(&shared.bus));
+        Ok(Maker { grounds, specification, log, bus, answered: Arc::default() })
     }
 
     /// The first user of a range that no application has.
@@ -346,6 +347,16 @@ impl HostAgent {
         removed.log.delete();
         self.shared.delete_unused_images().await;
         retired.map_err(RemoveError::Files)
+    }
+
+    /// Puts an application to rest, now, if nothing is under way there.
+    ///
+    /// # Errors
+    /// When there is none, or it is called all the time.
+    pub async fn rest(&self, application: &str) -> Result<(), RestError> {
+        let service = self.shared.bus.service(application);
+        let service = service.ok_or_else(|| RestError::NoSuchApplication(application.to_owned()))?;
+        if service.rest().await { Ok(()) } else { Err(RestError::Busy(application.to_owned())) }
     }
 
     /// The bus that joins the applications, for those who call other than from a front door.

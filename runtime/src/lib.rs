@@ -22,7 +22,7 @@ mod watch;
 pub use call::{Answer, CallId, Hop, Outcome, Request};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,
-    StartError, check_archive,
+    RestError, StartError, check_archive,
 };
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};

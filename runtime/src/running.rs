@@ -18,7 +18,7 @@ use bytes::Bytes;
 use sandbar_bus::agent::{Corrupt, PostError};
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::{Address, Envelope, Verdict};
-use sandbar_supervisor::protocol::{Event, ReceiveError};
+use sandbar_supervisor::protocol::{Event, ReceiveError, RestStep};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::call::{Answer, Call, CallId, Outcome, Request};
@@ -41,8 +41,12 @@ pub(crate) struct Running {
     log: Arc<Log>,
     /// Calls under way; `None` once the sandbox is out of service.
     calls: Mutex<Option<Calls>>,
-    /// Calls answered, with any outcome.
-    pub(crate) answered: AtomicU64,
+    /// Calls answered, with any outcome: by all sandboxes that the application has had.
+    answered: Arc<AtomicU64>,
+    /// When something last began or ended, in nanoseconds of `CLOCK_MONOTONIC`.
+    active_ns: AtomicU64,
+    /// How far it has gone to rest, by its supervisor's word.
+    step: Mutex<RestStep>,
     /// How long a call may have to wait for others while more come than are served; `None`: as long as the limits on numbers let it.
     delay_max: Option<Duration>,
     /// Where calls to other applications go.
@@ -79,7 +83,7 @@ impl Running {
         application: Arc<Application>,
         sandbox: Sandbox,
         log: Arc<Log>,
-        delay_max: Option<Duration>,
+        (delay_max, answered): (Option<Duration>, Arc<AtomicU64>),
         bus: Weak<HostBus>,
     ) -> Arc<Self> {
         let outward = Arc::new(Semaphore::new(application.limits.calls));
@@ -91,7 +95,9 @@ impl Running {
             delay_max,
             bus,
             outward,
-            answered: AtomicU64::new(0),
+            answered,
+            active_ns: AtomicU64::new(now_ns()),
+            step: Mutex::new(RestStep::Awake),
             corrupt: Notify::new(),
             earlier: Notify::new(),
         })
@@ -99,6 +105,20 @@ impl Running {
 
     fn calls(&self) -> MutexGuard<'_, Option<Calls>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long no call has begun, and nothing that was under way has ended.
+    pub(crate) fn quiet(&self) -> Duration {
+        Duration::from_nanos(now_ns().saturating_sub(self.active_ns.load(Ordering::Relaxed)))
+    }
+
+    fn is_active(&self, now_ns: u64) {
+        self.active_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// How far it has gone to rest.
+    pub(crate) fn step(&self) -> RestStep {
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes out of service if nothing is under way; true if it has.
@@ -169,6 +189,7 @@ impl Running {
                 return Ok(Err(Box::new(Answer { retry_after: Some(wait), ..refused })));
             }
         }
+        self.is_active(pending.began_ns);
         let earlier = calls.insert(id.0, pending);
         drop(table);
         if earlier {
@@ -222,6 +243,7 @@ impl Running {
                     let said = format!("the worker could not be renewed and serves on: {reason}");
                     self.log.add(self.function_name(function), &said);
                 }
+                Ok(Event::Rests { step }) => *self.step.lock().unwrap_or_else(PoisonError::into_inner) = step,
                 Ok(Event::Failed { reason }) => self.log.add("", &format!("the sandbox cannot go on: {reason}")),
                 Ok(Event::Forked { .. } | Event::Created | Event::Ready | Event::WorkerFailed { .. }) => {}
                 Err(ReceiveError::Nothing) => {}
@@ -284,7 +306,9 @@ impl Running {
             return self.note_end(envelope, verdict, &payload);
         };
         calls.silence.heard_in_time(pending.function);
-        calls.overload.ended(now_ns());
+        let now = now_ns();
+        calls.overload.ended(now);
+        self.is_active(now);
         drop(table);
         let mut hops = pending.hops;
         hops.sort_by_key(|hop| hop.taken_ns);
@@ -303,6 +327,7 @@ impl Running {
 
     /// A message that nobody waits for has come to its end.
     fn note_end(&self, envelope: &Envelope, verdict: Verdict, payload: &[u8]) {
+        self.is_active(now_ns());
         let name = self.function_name(envelope.function);
         let call = CallId(envelope.call);
         if verdict == Verdict::Done {

@@ -1,13 +1,15 @@
 //! A deployed application: its sandbox is made, made again when it ends by itself, and replaced by a new version's without
-//! losing a call.
+//! losing a call, put to rest and brought back. [`keeper`] is who does all this.
+
+mod keeper;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sandbar_bus::clock::now_ns;
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::call::{Answer, Call, Outcome, Request};
@@ -15,28 +17,12 @@ use crate::host_bus::HostBus;
 use crate::image::Digest;
 use crate::log::{self, Log};
 use crate::manifest::Application;
-use crate::memory;
 use crate::running::{Retired, Running};
 use crate::sandbox::{Grounds, Sandbox, SandboxError, Specification};
+use keeper::Keeper;
 
-/// Pause before a sandbox that ended by itself is made again: doubles each time, from the first to the second.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
-/// A sandbox that lived this long has ended of something new.
-const LIVED_WELL: Duration = Duration::from_secs(30);
 /// How long a call waits for a sandbox that is being made again.
 const AGAIN_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long after an application went to rest the agent gives memory back.
-const GIVE_BACK_AFTER: Duration = Duration::from_secs(6);
-/// How often, until it is put to rest, one looks whether an application was called.
-const REST_LOOKS: u32 = 4;
-/// How long an old version may take to finish its calls after a new one has come.
-const DRAIN_MAX: Duration = Duration::from_secs(60);
-
-/// Sandboxes that are started or made again at one time: as many as keep a small machine busy. When a host starts, or all its
-/// sandboxes have died at once, each would else wait for all others until its time is over.
-static TURNS: Semaphore = Semaphore::const_new(4);
-/// How long one of them is counted.
-const TURN_MAX: Duration = Duration::from_secs(3);
 
 /// A deployed application.
 #[derive(Debug)]
@@ -52,7 +38,9 @@ pub(crate) struct Service {
     stop: watch::Sender<Stop>,
     /// Told when a call comes for an application at rest.
     wanted: Arc<Notify>,
-    answered_before: Arc<AtomicU64>,
+    /// Told when it is to be put to rest now.
+    asked_to_rest: Arc<Notify>,
+    answered: Arc<AtomicU64>,
 }
 
 /// Whether the application can be called.
@@ -81,6 +69,8 @@ pub(crate) struct Maker {
     pub(crate) log: Arc<Log>,
     /// Where calls to other applications go.
     pub(crate) bus: Weak<HostBus>,
+    /// Calls answered by all sandboxes that it has made.
+    pub(crate) answered: Arc<AtomicU64>,
 }
 
 /// Sandboxes made by this agent: their control groups are numbered.
@@ -99,7 +89,8 @@ impl Maker {
         let read_logs = |pipes| log::read_pipes(application, pipes, &self.log);
         let sandbox = Sandbox::start(&self.grounds, &specification, read_logs, unwanted).await?;
         let delay_max = self.grounds.delay_max;
-        Ok(Running::new(Arc::clone(application), sandbox, Arc::clone(&self.log), delay_max, Weak::clone(&self.bus)))
+        let (application, log, answered) = (Arc::clone(application), Arc::clone(&self.log), Arc::clone(&self.answered));
+        Ok(Running::new(application, sandbox, log, (delay_max, answered), Weak::clone(&self.bus)))
     }
 
     /// How long the application is not called before it is put to rest.
@@ -127,7 +118,8 @@ impl Service {
             None => State::Down("it is being started".to_owned()),
         };
         let wanted = Arc::new(Notify::new());
-        let answered_before = Arc::new(AtomicU64::new(0));
+        let asked_to_rest = Arc::new(Notify::new());
+        let answered = Arc::clone(&maker.answered);
         let (states, state) = watch::channel(first);
         let (stop, stopped) = watch::channel(Stop::No);
         let keeper = Keeper {
@@ -136,10 +128,10 @@ impl Service {
             stopped,
             rest_after,
             wanted: Arc::clone(&wanted),
-            answered_before: Arc::clone(&answered_before),
+            asked_to_rest: Arc::clone(&asked_to_rest),
         };
         let keeper = Mutex::new(Some(tokio::spawn(keeper.run())));
-        Self { application, log, first_user, image, state, keeper, stop, wanted, answered_before }
+        Self { application, log, first_user, image, state, keeper, stop, wanted, asked_to_rest, answered }
     }
 
     /// Waits until a service that began without a sandbox has one, has failed to make one, or needs none before it is called.
@@ -158,11 +150,7 @@ impl Service {
 
     /// Calls answered so far.
     pub(crate) fn answered(&self) -> u64 {
-        let now = match &*self.state.borrow() {
-            State::Running(running) => running.answered.load(Ordering::Relaxed),
-            State::Resting | State::Down(_) => 0,
-        };
-        self.answered_before.load(Ordering::Relaxed) + now
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Makes a call.
@@ -215,6 +203,20 @@ impl Service {
                 });
             }
         }
+    }
+
+    /// Puts the application to rest as soon as nothing is under way; false if something is, for as long as one waits.
+    pub(crate) async fn rest(&self) -> bool {
+        let mut states = self.state.clone();
+        let running = match &*states.borrow_and_update() {
+            State::Running(running) => Arc::clone(running),
+            State::Resting => return true,
+            State::Down(_) => return false,
+        };
+        self.asked_to_rest.notify_one();
+        let other = |state: &State| !matches!(state, State::Running(now) if Arc::ptr_eq(now, &running));
+        let rested = tokio::time::timeout(keeper::ASKED_MAX * 2, states.wait_for(other)).await;
+        matches!(rested, Ok(Ok(state)) if !matches!(*state, State::Down(_)))
     }
 
     /// Ends the service once its calls are over. To be called when no new ones come.
@@ -274,184 +276,5 @@ impl Down {
                 (Outcome::DeadlinePassed, "the application was at rest and was not back in time".to_owned())
             }
         }
-    }
-}
-
-/// Completes when a sandbox was not called for so long, and is out of service for it.
-async fn until_rest(running: &Running, after: Option<Duration>) {
-    let Some(after) = after else { return std::future::pending().await };
-    let mut answered = running.answered.load(Ordering::Relaxed);
-    let mut quiet = 0;
-    loop {
-        tokio::time::sleep(after / REST_LOOKS).await;
-        let now = running.answered.load(Ordering::Relaxed);
-        quiet = if now == answered { quiet + 1 } else { 0 };
-        answered = now;
-        if quiet >= REST_LOOKS && running.retire_if_idle() {
-            return;
-        }
-    }
-}
-
-/// Owns the sandbox of an application for as long as it is deployed.
-struct Keeper {
-    maker: Maker,
-    states: watch::Sender<State>,
-    stopped: watch::Receiver<Stop>,
-    /// How long it is not called before it is put to rest.
-    rest_after: Option<Duration>,
-    wanted: Arc<Notify>,
-    answered_before: Arc<AtomicU64>,
-}
-
-/// Why a sandbox is no longer kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
-    /// It ended by itself.
-    Ended,
-    /// It was not called for long.
-    Rests,
-    /// The service ends.
-    Stopped,
-}
-
-impl Keeper {
-    async fn run(mut self) {
-        let mut pause = AGAIN.0;
-        if matches!(*self.states.borrow(), State::Down(_)) {
-            self.make("started").await;
-        }
-        loop {
-            let state = self.states.borrow().clone();
-            match state {
-                State::Running(running) => {
-                    let since = Instant::now();
-                    let over = Box::pin(self.keep(&running)).await;
-                    Box::pin(self.retire(running, over)).await;
-                    if over == Over::Stopped {
-                        return;
-                    }
-                    if over == Over::Rests || since.elapsed() > LIVED_WELL {
-                        pause = AGAIN.0;
-                    }
-                }
-                State::Resting => {
-                    tokio::select! {
-                        () = self.wanted.notified() => {}
-                        _ = self.stopped.wait_for(|stop| *stop != Stop::No) => return,
-                    }
-                    self.make("made for a call").await;
-                }
-                State::Down(_) => {
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        _ = self.stopped.wait_for(|stop| *stop != Stop::No) => return,
-                    }
-                    pause = (pause * 2).min(AGAIN.1);
-                    self.make("made again").await;
-                }
-            }
-        }
-    }
-
-    /// Serves a sandbox until it is over.
-    async fn keep(&mut self, running: &Arc<Running>) -> Over {
-        let serving = running.serve();
-        tokio::pin!(serving);
-        let stop = tokio::select! {
-            () = &mut serving => return Over::Ended,
-            () = until_rest(running, self.rest_after) => return Over::Rests,
-            stop = self.stopped.wait_for(|stop| *stop != Stop::No) => stop.map_or(Stop::AtOnce, |stop| *stop),
-        };
-        if stop == Stop::Drained {
-            let drained = async {
-                while !running.retire_if_idle() {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::select! {
-                () = &mut serving => {}
-                _ = self.stopped.wait_for(|stop| *stop == Stop::AtOnce) => {}
-                result = tokio::time::timeout(DRAIN_MAX, drained) => {
-                    if result.is_err() {
-                        self.maker.log.add("", "the old version is ended with calls under way");
-                    }
-                }
-            }
-        }
-        Over::Stopped
-    }
-
-    /// Takes a sandbox out of service and ends it.
-    async fn retire(&self, running: Arc<Running>, over: Over) {
-        let state = match over {
-            Over::Rests => {
-                tracing::debug!(application = self.maker.specification.application.name.as_str(), "put to rest");
-                // One that was told while another sandbox was made is of a call that has long been served.
-                tokio::select! {
-                    biased;
-                    () = self.wanted.notified() => {}
-                    () = std::future::ready(()) => {}
-                }
-                State::Resting
-            }
-            Over::Ended | Over::Stopped => State::Down("its sandbox ended".to_owned()),
-        };
-        self.states.send_replace(state);
-        running.retire();
-        running.sandbox.end().await;
-        self.answered_before.fetch_add(running.answered.load(Ordering::Relaxed), Ordering::Relaxed);
-        drop(running);
-        if over == Over::Rests {
-            // Later than the others that go to rest about now.
-            tokio::spawn(async {
-                tokio::time::sleep(GIVE_BACK_AFTER).await;
-                tokio::task::spawn_blocking(memory::give_back);
-            });
-        }
-    }
-
-    /// Makes a sandbox; `what` is said of it in the log.
-    async fn make(&self, what: &str) {
-        let name = self.maker.specification.application.name.as_str();
-        // Its state is large, and is not to lie in that of every application at rest.
-        match Box::pin(self.in_turn()).await {
-            Ok(running) => {
-                if matches!(*self.states.borrow(), State::Resting) {
-                    tracing::debug!(application = name, "back from rest");
-                } else {
-                    self.maker.log.add("", &format!("the sandbox was {what}"));
-                }
-                self.states.send_replace(State::Running(running));
-            }
-            Err(SandboxError::Unwanted) => {}
-            Err(error) => {
-                let error = crate::chain(&error);
-                tracing::warn!(application = name, error, "a sandbox could not be {what}; it is tried again");
-                self.maker.log.add("", &format!("the sandbox could not be {what}: {error}"));
-                self.states.send_replace(State::Down(error));
-            }
-        }
-    }
-
-    /// Makes a sandbox when no more than a few others are being made. One that takes long is no longer counted: its code may hang.
-    async fn in_turn(&self) -> Result<Arc<Running>, SandboxError> {
-        let unwanted = || {
-            let mut stopped = self.stopped.clone();
-            async move {
-                let _stopped = stopped.wait_for(|stop| *stop != Stop::No).await;
-            }
-        };
-        let turn = tokio::select! {
-            turn = TURNS.acquire() => turn,
-            () = unwanted() => return Err(SandboxError::Unwanted),
-        };
-        let making = self.maker.make(unwanted());
-        tokio::pin!(making);
-        if let Ok(made) = tokio::time::timeout(TURN_MAX, &mut making).await {
-            return made;
-        }
-        drop(turn);
-        making.await
     }
 }

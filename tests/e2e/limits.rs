@@ -134,7 +134,7 @@ fn the_kernel_takes_an_instance_first_and_the_supervisor_last() {
         let mut processes = process::of_sandbox(first).into_iter();
         let stands = |(process, role): (process::Process, Role)| match role {
             Role::Supervisor => true,
-            Role::Worker => score(process.pid).is_none_or(|score| score == "500\n"),
+            Role::Worker | Role::Template => score(process.pid).is_none_or(|score| score == "500\n"),
             Role::Instance => score(process.pid).is_none_or(|score| score == "1000\n"),
         };
         processes.all(stands).then_some(())

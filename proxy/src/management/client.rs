@@ -143,6 +143,15 @@ impl Client {
         self.send(Method::DELETE, &path, Bytes::new()).await.map(drop)
     }
 
+    /// Puts an application to rest now; returns when it is.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with status 404 if there is none of this name, and 409 if it serves calls.
+    pub async fn rest(&self, application: &str) -> Result<(), ClientError> {
+        let path = format!("/v1/applications/{}/rest", encoded(application));
+        self.send(Method::POST, &path, Bytes::new()).await.map(drop)
+    }
+
     /// Makes a call and waits for its answer, which comes by the call's deadline.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use sandbar_runtime::{
-    Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Outcome, RemoveError, Request,
+    Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Outcome, RemoveError, Request, RestError,
 };
 use tokio::sync::watch;
 
@@ -39,6 +39,7 @@ pub(super) fn router(management: Management) -> Router {
         .route("/v1/host", get(host))
         .route("/v1/applications", get(applications).post(deploy))
         .route("/v1/applications/{name}", delete(remove))
+        .route("/v1/applications/{name}/rest", post(rest))
         .route("/v1/applications/{name}/logs", get(logs))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .route("/v1/applications/{name}/calls", post(call))
@@ -116,6 +117,16 @@ async fn remove(State(management): State<Management>, Path(name): Path<String>) 
         let status = match error {
             RemoveError::NoSuchApplication(_) => StatusCode::NOT_FOUND,
             RemoveError::Files(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Problem::of(status, &error)
+    })
+}
+
+async fn rest(State(management): State<Management>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    management.host.rest(&name).await.map(|()| StatusCode::NO_CONTENT).map_err(|error| {
+        let status = match error {
+            RestError::NoSuchApplication(_) => StatusCode::NOT_FOUND,
+            RestError::Busy(_) => StatusCode::CONFLICT,
         };
         Problem::of(status, &error)
     })

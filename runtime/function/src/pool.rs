@@ -9,6 +9,9 @@
 //!   takes about as long to get ready as the worker takes to make it, and what passes until the worker gets its turn ([`TURN`]).
 //! - *shortage*: calls come in bursts, not evenly. One more each time that a call found nobody, forgotten like the rate.
 //!
+//! A worker looks when it is rung for, so that a pool is not seen to be too large when no calls come. The supervisor, which counts what was
+//! served, ends those that are too many then: within two windows of three seconds.
+//!
 //! The idea of sizing a pool of ready containers by the arrival rate is as in SAND's successors; here what is made is a process, and
 //! costs a tenth of a millisecond, so that a handful is enough for thousands of calls per second.
 

@@ -88,6 +88,17 @@ pub enum RemoveError {
     Files(#[source] io::Error),
 }
 
+/// Why an application was not put to rest.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    /// There is none of this name.
+    #[error("no application {0:?} is deployed")]
+    NoSuchApplication(String),
+    /// Something was under way all the time.
+    #[error("application {0:?} is serving calls: try again when they are over")]
+    Busy(String),
+}
+
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {

@@ -1,5 +1,6 @@
 //! What is told of a deployed application.
 
+use sandbar_supervisor::protocol::RestStep;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
@@ -13,6 +14,8 @@ pub struct ApplicationStatus {
     pub name: String,
     /// "running", "resting" (the next call wakes it), or what keeps it from running.
     pub state: String,
+    /// How far it has gone to rest, if it has: without "instances" that stand ready, without "workers", or without a "sandbox".
+    pub resting: Option<String>,
     /// The function that is called when none is named.
     pub entry: String,
     /// All functions.
@@ -30,6 +33,15 @@ pub struct ApplicationStatus {
 /// How an application is now.
 pub(super) fn of(service: &Service) -> ApplicationStatus {
     let application = &service.application;
+    let without = match service.state() {
+        State::Running(running) => match running.step() {
+            RestStep::Awake => None,
+            RestStep::Instances => Some("instances"),
+            RestStep::Workers => Some("workers"),
+        },
+        State::Resting => Some("sandbox"),
+        State::Down(_) => None,
+    };
     let (state, running) = match service.state() {
         State::Running(running) => ("running".to_owned(), Some(running)),
         State::Resting => ("resting".to_owned(), None),
@@ -40,6 +52,7 @@ pub(super) fn of(service: &Service) -> ApplicationStatus {
     ApplicationStatus {
         name: application.name.as_str().to_owned(),
         state,
+        resting: without.map(str::to_owned),
         entry: functions.get(application.entry).cloned().unwrap_or_default(),
         functions,
         pid: sandbox.map(Sandbox::pid),

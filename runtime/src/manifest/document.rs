@@ -47,6 +47,7 @@ pub(super) struct PlainLimits {
 #[derive(Debug, Default)]
 pub(super) struct PlainRest {
     pub(super) ready: Option<At<String>>,
+    pub(super) workers: Option<At<String>>,
     pub(super) sandbox: Option<At<String>>,
 }
 
@@ -73,7 +74,7 @@ pub(super) struct PlainFunction {
 }
 
 const TOP_FIELDS: [&str; 9] = ["name", "entry", "calls", "callers", "network", "rootfs", "limits", "rest", "functions"];
-const REST_FIELDS: [&str; 2] = ["ready", "sandbox"];
+const REST_FIELDS: [&str; 3] = ["ready", "workers", "sandbox"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
 const FUNCTION_FIELDS: [&str; 8] =
     ["runtime", "code", "handler", "timeout", "ready", "content_format", "next", "limits"];
@@ -137,6 +138,7 @@ fn read_rest(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainRest {
     refuse_unknown(table, &REST_FIELDS, problems);
     PlainRest {
         ready: text_field(table, "ready", "\"30s\" or \"never\"", problems),
+        workers: text_field(table, "workers", "\"2min\" or \"never\"", problems),
         sandbox: text_field(table, "sandbox", "\"10min\" or \"never\"", problems),
     }
 }

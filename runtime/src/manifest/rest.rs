@@ -26,6 +26,8 @@ pub enum RestAfter {
 pub struct Rest {
     /// Instances that stand ready are ended; workers stay, and a call waits for a fork.
     pub ready: Option<RestAfter>,
+    /// Workers are ended, and instances with them; a call waits until one is started again. The sandbox stays.
+    pub workers: Option<RestAfter>,
     /// The sandbox is ended; a call waits until another is made.
     pub sandbox: Option<RestAfter>,
 }
@@ -75,7 +77,7 @@ pub(super) fn rest(plain: &PlainRest, problems: &mut Problems<'_>) -> Rest {
         let written = written.as_ref()?;
         written.value.parse::<RestAfter>().map_err(|why| problems.at(&written.span, why)).ok()
     };
-    Rest { ready: checked(&plain.ready), sandbox: checked(&plain.sandbox) }
+    Rest { ready: checked(&plain.ready), workers: checked(&plain.workers), sandbox: checked(&plain.sandbox) }
 }
 
 #[cfg(test)]

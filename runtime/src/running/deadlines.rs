@@ -40,6 +40,9 @@ impl Running {
             }
         }
         drop(table);
+        if !overdue.is_empty() {
+            self.is_active(now_ns());
+        }
         for (_, pending) in overdue {
             let allowed = Duration::from_nanos(pending.deadline_ns.saturating_sub(pending.began_ns));
             let allowed_ms = allowed.as_micros().div_ceil(1000);

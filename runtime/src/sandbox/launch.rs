@@ -72,7 +72,8 @@ async fn until_created(control: &AsyncFd<OwnedFd>) -> Result<Process, SandboxErr
             event @ (Event::Ready
             | Event::WorkerFailed { .. }
             | Event::WorkerDied { .. }
-            | Event::WorkerKept { .. }) => {
+            | Event::WorkerKept { .. }
+            | Event::Rests { .. }) => {
                 return Err(SandboxError::Inside(format!("the supervisor began with {event:?}")));
             }
         }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sandbar_supervisor::identity::{Network, ResourceLimits};
-use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program};
+use sandbar_supervisor::protocol::{Bind, FunctionPlan, Plan, Program, RestPlan};
 
 use crate::inside::{DIRECTORY_INSIDE, PYTHON_WORKER_NAME};
 use crate::manifest::{Application, Function, FunctionLimits, Runtime};
@@ -64,7 +64,10 @@ pub(super) fn plan(specification: &Specification, grounds: &Grounds) -> Plan {
         tmp_bytes: application.limits.memory_bytes / TMP_SHARE,
         network: application.network,
         renewal: grounds.renewal,
-        rest_ready: application.rest.ready.unwrap_or(grounds.rest.ready).time(),
+        rest: RestPlan {
+            ready: application.rest.ready.unwrap_or(grounds.rest.ready).time(),
+            workers: application.rest.workers.unwrap_or(grounds.rest.workers).time(),
+        },
         resources: ResourceLimits {
             processes: application.limits.processes.into(),
             file_bytes: application.limits.memory_bytes,

@@ -91,7 +91,7 @@ fn make_and_run(agent: OwnedFd) -> Result<(), Box<dyn Error>> {
     let temporary = TemporaryFiles::open()?;
     seccomp::confine()?;
     let supervisor =
-        Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, (plan.renewal, plan.rest_ready))?;
+        Supervisor::start(bus, agent, wake, outlets, temporary, plan.functions, (plan.renewal, plan.rest))?;
     // What it took to make the sandbox is not needed again, and there is one supervisor for each application.
     heap::trim();
     Ok(supervisor.run()?)

@@ -11,7 +11,7 @@
 //!     │  id maps                     │
 //!     │ ── Go, descriptors ────────▶ │  control groups, identity, capabilities, filter; starts the workers
 //!     │ ◀─────────────────── Ready ─ │  every worker has loaded its code
-//!     │ ◀────── Failed, WorkerDied … │
+//!     │ ◀─ Failed, WorkerDied, Rests │
 //! ```
 //!
 //! Either side takes the end of the socket for the end of the other.
@@ -61,8 +61,8 @@ pub struct Plan {
     pub network: Network,
     /// When workers are renewed.
     pub renewal: Renewal,
-    /// How long nothing is under way before instances that stand ready are ended; `None`: they are not.
-    pub rest_ready: Option<Duration>,
+    /// When it takes the steps to rest that are taken inside.
+    pub rest: RestPlan,
     /// What a single process or user may use, beside what the control groups allow all together.
     pub resources: ResourceLimits,
     /// The functions, in the order of the catalogue.
@@ -76,6 +76,28 @@ pub struct Renewal {
     pub calls: u64,
     /// Seconds since it was ready, if it has made any.
     pub seconds: u64,
+}
+
+/// How long nothing is under way before a step to rest is taken; `None`: it is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestPlan {
+    /// Until instances that stand ready are ended.
+    pub ready: Option<Duration>,
+    /// Until workers are, and instances with them.
+    pub workers: Option<Duration>,
+}
+
+/// How far an application has gone to rest within its sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestStep {
+    /// Workers are there, and instances as the manifest says.
+    #[default]
+    Awake,
+    /// No instances.
+    Instances,
+    /// No workers.
+    Workers,
 }
 
 /// A file or directory of the host that is seen inside, read-only, without set-uid and devices (save `/dev`'s own).
@@ -184,6 +206,11 @@ pub enum Event {
         function: usize,
         /// What its successor said, or how that ended.
         reason: String,
+    },
+    /// It has taken a step to rest, or is awake again.
+    Rests {
+        /// How far it is now.
+        step: RestStep,
     },
 }
 

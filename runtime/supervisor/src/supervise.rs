@@ -3,6 +3,7 @@
 
 mod audit;
 mod ending;
+mod loading;
 mod rest;
 mod worker;
 
@@ -15,16 +16,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
+use sandbar_bus::{Bus, Function, Ready};
 
-use crate::protocol::{Event, FunctionPlan, Renewal, send};
+use crate::protocol::{Event, FunctionPlan, Renewal, RestPlan, send};
 use crate::reaping::reap_one;
 use crate::spawn::Outlets;
 use crate::template::Templates;
 use crate::temporary::TemporaryFiles;
 use audit::Audit;
 use ending::{Dying, Overdue};
+use rest::Rest;
 use worker::{AGAIN, Worker};
 
 /// How often the supervisor looks for deadlines while calls are under way. A call is cut off this much after its deadline,
@@ -44,15 +46,14 @@ pub struct Supervisor {
     workers: Vec<Worker>,
     /// By function, how many workers it has had: each is another user than the one before.
     turns: Vec<u32>,
-    /// By function, how many instances stand ready at most when nothing is under way.
-    ready_most: Vec<usize>,
+    /// By function, how many instances stand ready.
+    ready: Vec<Ready>,
+    /// By function, where its output goes.
+    next: Vec<Vec<usize>>,
     /// By function, how many instances of its worker have ended, but for those that were sent away.
     served: Vec<u64>,
     renewal: Renewal,
-    /// How long nothing is under way before instances that stand ready are ended.
-    rest_ready: Option<Duration>,
-    /// Whether they have been.
-    resting: bool,
+    rest: Rest,
     /// Whether all workers have been ready at some time.
     was_ready: bool,
     templates: Templates,
@@ -82,13 +83,15 @@ impl Supervisor {
         outlets: Outlets,
         temporary: TemporaryFiles,
         functions: Vec<FunctionPlan>,
-        (renewal, rest_ready): (Renewal, Option<Duration>),
+        (renewal, rest): (Renewal, RestPlan),
     ) -> io::Result<Self> {
         let mut child_ended = SigSet::empty();
         child_ended.add(Signal::SIGCHLD);
         child_ended.thread_block()?;
         let ended = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let busy_at = Instant::now();
+        // Read before any code of the application runs.
+        let catalogue: Vec<Function> = (0..functions.len()).filter_map(|function| bus.function(function)).collect();
         let mut supervisor = Self {
             bus,
             agent,
@@ -97,13 +100,11 @@ impl Supervisor {
             outlets,
             workers: Vec::with_capacity(functions.len()),
             turns: vec![0; functions.len()],
-            ready_most: (0..functions.len())
-                .map(|function| bus.function(function).map_or(0, |function| function.ready.most))
-                .collect(),
+            ready: catalogue.iter().map(|function| function.ready).collect(),
+            next: catalogue.into_iter().map(|function| function.next).collect(),
             served: vec![0; functions.len()],
             renewal,
-            rest_ready,
-            resting: false,
+            rest: Rest::new(rest),
             was_ready: false,
             templates: Templates::default(),
             temporary,
@@ -162,6 +163,7 @@ impl Supervisor {
             let next = deadlines.min().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
             return Some(next.map_or(TICK, |next| next.clamp(Duration::from_millis(1), TICK)));
         }
+        self.rest_if_due(now);
         if now.saturating_duration_since(self.busy_at) < LINGER {
             return Some(TICK);
         }
@@ -170,10 +172,12 @@ impl Supervisor {
             self.forget_kills();
             self.gave_back = true;
         }
-        self.rest_if_due(now);
         self.bus.supervisor_sleeps(true);
         // Announced, then looked again: a message that came before the announcement is seen here, one that comes after wakes.
-        if self.bus.is_idle() { self.rest_timeout(now) } else { Some(TICK) }
+        if !self.bus.is_idle() {
+            return Some(TICK);
+        }
+        self.rest_timeout(now).into_iter().chain(self.trim_timeout()).min()
     }
 
     /// Sleeps; `None` when the agent is gone.

@@ -5,8 +5,9 @@
 //! runs nothing of the application, so that no function's code is there when another's worker is forked.
 //!
 //! No function is forked twice from one template: a worker that is started again or renewed has another address layout than the one
-//! before it. A template that has forked every function once has nothing left to do, and ends. Where there is only one Python function,
-//! or a template does not work, workers are started by themselves.
+//! before it. A template that has forked every function once has nothing left to do, and ends; when workers are ended for rest, another one
+//! is started and waits for them to come back. Where there is only one Python function, but for a return from rest, or a template does not
+//! work, workers are started by themselves.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -77,7 +78,7 @@ impl Templates {
     ) -> io::Result<Option<Spawned>> {
         let Some(part) = plans.get(index).and_then(part).filter(|_| !self.failed) else { return Ok(None) };
         let all = parts(plans);
-        if all < 2 {
+        if all < 2 && self.current.is_none() {
             return Ok(None);
         }
         if self.current.as_ref().is_none_or(|current| current.forked.contains(&index)) {
@@ -102,6 +103,21 @@ impl Templates {
             self.current = None;
         }
         Ok(asked.ok())
+    }
+
+    /// Starts a template for workers to come, all of which were ended: where it waits already, they come back without waiting for an
+    /// interpreter. It is a new one, as each worker has another address layout than the one before it.
+    pub fn stand_by(&mut self, outlets: &Outlets, plans: &[FunctionPlan]) {
+        let first = plans.iter().enumerate().find_map(|(index, plan)| Some((index, part(plan)?)));
+        let Some((index, part)) = first.filter(|_| !self.failed) else { return };
+        if self.current.as_ref().is_some_and(|current| current.forked.is_empty()) {
+            return;
+        }
+        self.current = None;
+        // Where the one before is not gone yet, or there is no room, they are started as they were at first.
+        if !kill_user(TEMPLATE_ID) {
+            self.current = Template::start(outlets, index, &part).ok();
+        }
     }
 
     /// A template has ended without a word of a worker that it was asked for: from here on there is none.

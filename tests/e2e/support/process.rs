@@ -22,6 +22,8 @@ pub(crate) enum Role {
     Supervisor,
     Worker,
     Instance,
+    /// An interpreter from which workers are forked.
+    Template,
 }
 
 impl Process {
@@ -144,7 +146,11 @@ pub(crate) fn of_sandbox(first: u32) -> Vec<(Process, Role)> {
     for process in children(first) {
         let Some(users) = process.users() else { continue };
         let worker = (base + 1000..base + 2000).contains(&users[0]);
-        let role = if worker { Role::Worker } else { Role::Instance };
+        let role = match users[0] - base {
+            999 => Role::Template,
+            _ if worker => Role::Worker,
+            _ => Role::Instance,
+        };
         processes.push((process, role));
     }
     processes

@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use sandbar_bus::Bus;
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::slot::{Phase, SlotState};
+use sandbar_bus::{Bus, Ready};
 
 use super::Supervisor;
 use crate::identity::{has_processes, instance_id, kill_user};
@@ -40,6 +40,10 @@ const FORK_MAX: Duration = Duration::from_secs(10);
 /// How long messages may wait for instances that say they wait for messages.
 const STALL_MAX: Duration = Duration::from_secs(2);
 
+/// After so long, no more instances of a function stand ready than the least, and as many as calls were served meanwhile: so a pool that has
+/// grown with its calls is small again two windows after they are over.
+const WINDOW: Duration = Duration::from_secs(3);
+
 /// How much longer than its time-out an instance may seem to run, by the supervisor's clock.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 
@@ -51,6 +55,10 @@ pub(super) struct Audit {
     /// By function: since when messages and instances both wait.
     stalled_since: Vec<Option<Instant>>,
     again_at: Instant,
+    /// By function: how many instances have ended that had served, and how many had when the window began.
+    pub(super) served: Vec<u64>,
+    served_before: Vec<u64>,
+    window_from: Instant,
     /// What the segment said of itself before any code of the application ran.
     constants: Vec<u64>,
 }
@@ -69,6 +77,9 @@ impl Audit {
             seen: vec![Seen { state: None, since: now }; bus.slots().len()],
             stalled_since: vec![None; functions],
             again_at: now + EVERY,
+            served: vec![0; functions],
+            served_before: vec![0; functions],
+            window_from: now,
         }
     }
 }
@@ -84,9 +95,16 @@ impl Supervisor {
         for slot in 0..self.bus.slots().len() {
             self.audit_slot(slot, now);
         }
+        let window = now.saturating_duration_since(self.audit.window_from);
         for function in 0..self.functions.len() {
             self.audit_queue(function, now);
-            self.trim(function);
+            let served = self.audit.served[function] - self.audit.served_before[function];
+            // Where it has slept meanwhile, the window says nothing.
+            self.trim(function, (window >= WINDOW && window < WINDOW * 2).then_some(served));
+        }
+        if window >= WINDOW {
+            self.audit.window_from = now;
+            self.audit.served_before.clone_from(&self.audit.served);
         }
         true
     }
@@ -149,16 +167,23 @@ impl Supervisor {
         i32::try_from(pid).is_ok_and(|pid| pid > 1 && kill(Pid::from_raw(pid), None).is_ok())
     }
 
-    /// Ends instances that were made for a burst and have nothing to do: those beyond the most that are to stand ready.
-    fn trim(&mut self, function: usize) {
-        let most = self.ready_most[function];
-        let mut surplus = self.bus.idle_instances(function).saturating_sub(most);
+    /// Ends instances that were made for a burst, or for more calls than there are now, and have nothing to do. `served` is how many were
+    /// served in the window, if that is over.
+    fn trim(&mut self, function: usize, served: Option<u64>) {
+        let idle = self.bus.idle_instances(function);
+        let mut surplus = idle.saturating_sub(ready_most(self.ready[function], served));
         for slot in (0..self.bus.slots().len()).rev() {
             if surplus == 0 {
                 return;
             }
             surplus -= usize::from(self.dismiss(function, slot));
         }
+    }
+
+    /// When to look again for instances that are to be ended, while nothing else keeps the supervisor awake.
+    pub(super) fn trim_timeout(&self) -> Option<Duration> {
+        let more = |(function, ready): (usize, &Ready)| self.bus.idle_instances(function) > ready.least;
+        self.ready.iter().enumerate().any(more).then_some(EVERY)
     }
 
     fn audit_queue(&mut self, function: usize, now: Instant) {
@@ -180,5 +205,24 @@ impl Supervisor {
             }
         }
         self.bus.worker_bell(function).ring();
+    }
+}
+
+/// How many instances may stand ready: as many as calls that came of late, within the function's bounds.
+fn ready_most(ready: Ready, served: Option<u64>) -> usize {
+    let served = served.map_or(usize::MAX, |served| usize::try_from(served).unwrap_or(usize::MAX));
+    ready.least.saturating_add(served).min(ready.most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_as_large_as_calls_came_of_late() {
+        let ready = Ready { least: 1, most: 8 };
+        assert_eq!([None, Some(100), Some(3), Some(0)].map(|served| ready_most(ready, served)), [8, 8, 4, 1]);
+        assert_eq!(ready_most(Ready::exactly(4), Some(0)), 4);
+        assert_eq!(ready_most(Ready::exactly(0), None), 0);
     }
 }

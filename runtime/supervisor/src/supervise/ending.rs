@@ -108,6 +108,7 @@ impl Supervisor {
         let functions = self.functions.len();
         if let Some(function) = function.filter(|function| *function < functions) {
             self.served[function] += u64::from(served);
+            self.audit.served[function] += u64::from(served);
             self.bus.worker_bell(function).ring();
         }
         // A slot has come free: whoever has messages and nobody to take them may have waited for it.

@@ -1,4 +1,4 @@
-//! Workers: started, heard while they load their code, started again when they die, and renewed now and then, so that calls do not
+//! Workers: started, heard while they load their code, put to rest, started again when they die, and renewed now and then, so that calls do not
 //! share one address layout for ever.
 //!
 //! ```text
@@ -8,6 +8,8 @@
 //!    └───────────────────┴────────────────────┘ died                        ▼
 //!                                             ▲                       Running, with a successor that waits
 //!                                             └────────────────────────────── │ the old one is reaped
+//!                        something is under way            nothing was for long
+//!   Resting ─────────────────────────────────▶ Loading      Running ──────────────────▶ Resting
 //! ```
 //!
 //! A worker that has said READY forks nothing until the supervisor closes its end of the status socket: so a successor reserves no slot
@@ -21,55 +23,40 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandbar_bus::slot::Phase;
-use sandbar_function::worker::READY;
 
+use super::loading::{Loading, Said};
 use super::{Supervisor, TICK};
 use crate::identity::{kill_user, worker_id};
 use crate::protocol::Event;
 use crate::spawn::{Spawned, spawn};
-use crate::template::hear_forked;
 
-/// How long a worker may take to load its code.
-const LOAD_MAX: Duration = Duration::from_secs(60);
-/// How long a worker that has closed its status socket without a word may take to end.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// Pause before a worker that died is started again: doubles each time, from the first to the second.
 pub(super) const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
-/// Bytes that a worker may say of why it cannot load its code.
-const REASON_BYTES_MAX: usize = 8 << 10;
 /// A worker that lived this long has died of something new.
 const LIVED_WELL: Duration = Duration::from_secs(30);
-
-/// A process that loads the function's code.
-#[derive(Debug)]
-pub(super) struct Loading {
-    /// `None` until a template has forked it.
-    pid: Option<Pid>,
-    /// `None` once it has closed its end.
-    status: Option<OwnedFd>,
-    said: Vec<u8>,
-    since: Instant,
-    until: Instant,
-}
-
-/// What a worker that loads has said by now.
-enum Said {
-    /// Nothing that is complete.
-    Nothing,
-    /// That it is ready.
-    Ready,
-    /// Why it never will be.
-    Reason,
-    /// That there will be no process: the template has not forked it.
-    Unborn,
-}
 
 /// One function's worker.
 #[derive(Debug)]
 pub(super) enum Worker {
-    Loading { process: Loading, pause: Duration },
-    Running { pid: Pid, since: Instant, pause: Duration, successor: Option<Successor> },
-    Down { until: Instant, pause: Duration },
+    Loading {
+        process: Loading,
+        pause: Duration,
+    },
+    Running {
+        pid: Pid,
+        since: Instant,
+        pause: Duration,
+        successor: Option<Successor>,
+    },
+    Down {
+        until: Instant,
+        pause: Duration,
+    },
+    /// It was ended as nothing is under way, and is started again when something is.
+    Resting {
+        /// The process, until it is reaped.
+        ending: Option<Pid>,
+    },
 }
 
 /// The process that is to take a worker's place.
@@ -83,43 +70,6 @@ pub(super) enum Successor {
     },
 }
 
-impl Loading {
-    pub(super) fn new(spawned: Spawned) -> Self {
-        let since = Instant::now();
-        let Spawned { pid, status } = spawned;
-        Self { pid, status: Some(status), said: Vec::new(), since, until: since + LOAD_MAX }
-    }
-
-    fn hear(&mut self) -> Said {
-        let Some(socket) = &self.status else { return Said::Nothing };
-        if self.pid.is_none() {
-            self.pid = match hear_forked(socket) {
-                Ok(None) => return Said::Nothing,
-                Ok(pid) => pid,
-                Err(_) => return Said::Unborn,
-            };
-        }
-        let ended = hear(socket, &mut self.said);
-        if self.said == READY.as_bytes() {
-            return Said::Ready;
-        }
-        if ended && self.said.is_empty() {
-            // It will say nothing more. How it ended is seen when it is reaped; one that does not end is ended soon.
-            self.until = self.until.min(Instant::now() + LAST_WORD);
-            self.status = None;
-            return Said::Nothing;
-        }
-        if ended { Said::Reason } else { Said::Nothing }
-    }
-
-    fn last_words(mut self) -> String {
-        if let Some(socket) = &self.status {
-            hear(socket, &mut self.said);
-        }
-        String::from_utf8_lossy(&self.said).trim().to_owned()
-    }
-}
-
 impl Worker {
     pub(super) fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })
@@ -130,6 +80,7 @@ impl Worker {
         match self {
             Self::Loading { process: Loading { pid, .. }, .. } => *pid == Some(process),
             Self::Running { pid, successor, .. } => *pid == process || self::pid(successor.as_ref()) == Some(process),
+            Self::Resting { ending } => *ending == Some(process),
             Self::Down { .. } => false,
         }
     }
@@ -140,7 +91,7 @@ impl Worker {
             Self::Loading { process, .. } | Self::Running { successor: Some(Successor::Loading(process)), .. } => {
                 Some(process)
             }
-            Self::Running { .. } | Self::Down { .. } => None,
+            Self::Running { .. } | Self::Down { .. } | Self::Resting { .. } => None,
         }
     }
 
@@ -150,7 +101,7 @@ impl Worker {
             Self::Loading { process, .. } | Self::Running { successor: Some(Successor::Loading(process)), .. } => {
                 process.status.as_ref().map(AsFd::as_fd)
             }
-            Self::Running { .. } | Self::Down { .. } => None,
+            Self::Running { .. } | Self::Down { .. } | Self::Resting { .. } => None,
         }
     }
 
@@ -161,7 +112,7 @@ impl Worker {
                 Some(process.until)
             }
             Self::Down { until, .. } => Some(*until),
-            Self::Running { .. } => None,
+            Self::Running { .. } | Self::Resting { .. } => None,
         }
     }
 }
@@ -220,6 +171,8 @@ impl Supervisor {
         }
         if !self.was_ready && self.workers.iter().all(Worker::is_running) {
             self.was_ready = true;
+            // Nothing goes to rest before it has come up.
+            self.busy_at = Instant::now();
             self.tell(&Event::Ready);
         }
     }
@@ -240,7 +193,10 @@ impl Supervisor {
                 }
             }
             // A process that nobody knows has said nothing.
-            Worker::Loading { .. } | Worker::Running { successor: None, .. } | Worker::Down { .. } => {}
+            Worker::Loading { .. }
+            | Worker::Running { successor: None, .. }
+            | Worker::Down { .. }
+            | Worker::Resting { .. } => {}
         }
     }
 
@@ -277,6 +233,10 @@ impl Supervisor {
                 let said = process.last_words();
                 // What it said itself is better than how it ended.
                 self.worker_down(function, since, pause, if said.is_empty() { reason.to_owned() } else { said });
+            }
+            Worker::Resting { .. } => {
+                self.forget_worker(function, self.turns[function]);
+                self.workers[function] = Worker::Resting { ending: None };
             }
             down @ Worker::Down { .. } => self.workers[function] = down,
         }
@@ -323,6 +283,7 @@ impl Supervisor {
     /// enough.
     pub(super) fn keep_workers(&mut self) {
         let now = Instant::now();
+        self.recall_workers();
         for function in 0..self.workers.len() {
             let renewal_due = self.renewal_due(function);
             match &mut self.workers[function] {
@@ -338,7 +299,10 @@ impl Supervisor {
                     let successor = self.spawn_worker(function).ok().map(Successor::Loading);
                     self.set_successor(function, successor);
                 }
-                worker @ (Worker::Down { .. } | Worker::Loading { .. } | Worker::Running { .. }) => {
+                worker @ (Worker::Down { .. }
+                | Worker::Loading { .. }
+                | Worker::Running { .. }
+                | Worker::Resting { .. }) => {
                     let Some(process) = worker.loading().filter(|process| process.until <= now) else { continue };
                     let (pid, seconds) = (process.pid, process.since.elapsed().as_secs());
                     kill_if_known(pid);
@@ -369,21 +333,5 @@ impl Supervisor {
 fn kill_if_known(pid: Option<Pid>) {
     if let Some(pid) = pid {
         let _dead_already = kill(pid, Signal::SIGKILL);
-    }
-}
-
-/// Reads what has come on a status socket; true when nothing more will.
-fn hear(status: &OwnedFd, said: &mut Vec<u8>) -> bool {
-    let mut bytes = [0; 1024];
-    loop {
-        match nix::unistd::read(status, &mut bytes) {
-            Ok(0) => return true,
-            Ok(count) => said.extend_from_slice(&bytes[..count]),
-            Err(errno) => return errno != nix::errno::Errno::EAGAIN,
-        }
-        if said.len() > REASON_BYTES_MAX {
-            said.truncate(REASON_BYTES_MAX);
-            return true;
-        }
     }
 }
