@@ -15,7 +15,7 @@ help:
 	@echo "make test-cgroup2     limits, and the service for systemd, on control groups v2, in virtual machines (as root)"
 	@echo "make check            formatting and lints, all warnings as errors"
 	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 3,000 kills (as root)"
-	@echo "make many             500 sandboxes side by side, killed and started again (as root)"
+	@echo "make many             500 sandboxes side by side, or SANDBAR_MANY, killed and started again (as root)"
 	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; a quarter of an hour)"
 	@echo "make bench-bus        measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
 	@echo "make build            the command, in $(TARGET)/release/sandbar"
@@ -60,7 +60,7 @@ soak:
 
 # A part of `make test`, which builds it without optimisation.
 many: examples
-	SANDBAR_MANY=500 cargo test --release --locked --test drills many -- --nocapture
+	SANDBAR_MANY=$${SANDBAR_MANY:-500} cargo test --release --locked --test drills many -- --nocapture
 
 check:
 	cargo fmt --all --check

@@ -15,7 +15,7 @@ pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
     claims
 }
 
-/// Idle, with instances ready; idle for long, without; and at rest.
+/// Idle, with instances ready; idle for long, without; and without workers.
 fn idle() -> Vec<Claim> {
     let claim = |what: String, ours: f64, limit: f64| Claim {
         what,
@@ -28,8 +28,13 @@ fn idle() -> Vec<Claim> {
     let python = "def handle(event, context):\n    return event\n";
     let mut claims = Vec::new();
     for (name, limit) in [("native", 3.0), ("python", 15.0)] {
-        for (when, rest) in [("an instance of each ready", "never"), ("not called for a while", "1s")] {
-            let host = Host::start(Place::Any, &["--rest-ready", rest]);
+        let steps = [
+            ("an instance of each ready", "never", "never"),
+            ("not called for a while", "1s", "never"),
+            ("not called for longer, its workers ended", "1s", "1500ms"),
+        ];
+        for (when, ready, workers) in steps {
+            let host = Host::start(Place::Any, &["--rest-ready", ready, "--rest-workers", workers]);
             match name {
                 "native" => host.deploy_chain(name, 5, LIMITS),
                 _ => host.deploy_python(name, 5, LIMITS, python),

@@ -1,6 +1,6 @@
 //! Hundreds of sandboxes side by side on one machine, and the host as it was when they are gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -69,6 +69,7 @@ fn kill_and_start(host: &mut Host, names: &[String]) {
     let began = Instant::now();
     host.serve();
     let ready = began.elapsed();
+    tell_state(host);
     for name in names {
         let answered =
             until_within(PATIENCE, name, || load::post(host.http, name).ok().filter(|(status, _)| *status == 200));
@@ -78,6 +79,7 @@ fn kill_and_start(host: &mut Host, names: &[String]) {
         "killed: all dead after {dead:.1?}; started: ready after {ready:.1?}, all answered after {:.1?}",
         began.elapsed()
     );
+    tell_state(host);
 }
 
 /// An application of one small native function, whose name is still to be said.
@@ -121,7 +123,29 @@ fn assert_all_alive(host: &Host, names: &[String]) {
         let namespaces: BTreeSet<_> = firsts.iter().map(|first| first.namespace(kind).unwrap()).collect();
         assert_eq!(namespaces.len(), firsts.len(), "{kind}");
     }
-    println!("{} processes", process::descendants(host.agent().pid).len());
+    tell_state(host);
+}
+
+/// How many run, and how many have gone to rest, and how far; and what all of it takes up.
+fn tell_state(host: &Host) {
+    let listed = host.manage("GET", "/v1/applications", b"").json();
+    let mut steps: BTreeMap<String, usize> = BTreeMap::new();
+    for status in listed.as_array().unwrap() {
+        let step =
+            status["resting"].as_str().map_or_else(|| "awake".to_owned(), |without| format!("without {without}"));
+        *steps.entry(step).or_default() += 1;
+    }
+    let processes = process::descendants(host.agent().pid);
+    let sum: u64 = processes.iter().filter_map(pss_kib).sum();
+    let agent = pss_kib(&host.agent()).unwrap_or(0);
+    println!("{steps:?}: {} processes, PSS {sum} KiB, and the agent's {agent} KiB", processes.len());
+}
+
+/// The process's share of the memory that it has mapped, if it is still there.
+fn pss_kib(process: &Process) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// All of the host's files but for what they hold.
