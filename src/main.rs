@@ -16,11 +16,13 @@ mod exit;
 mod failure;
 mod init;
 mod invoke;
+mod key;
 mod list;
 mod logs;
 mod notify;
 mod output;
 mod remove;
+mod secure;
 mod serve;
 
 use std::process::ExitCode;

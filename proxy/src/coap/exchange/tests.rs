@@ -3,7 +3,7 @@ use crate::coap::message::{Received, read};
 use coap_lite::{Packet, ResponseType};
 
 fn peer(port: u16) -> Endpoint {
-    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)), local: None }
+    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)), local: None, session: None }
 }
 
 /// A GET with a token of one byte.

@@ -1,0 +1,117 @@
+//! The DTLS layer of a door, as the door's tasks share it.
+//!
+//! It has a lock of its own, so that a handshake's computation holds up the receiving task alone, and no call's answer for
+//! longer than that.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, watch};
+
+use super::datagram::{Endpoint, Transmit};
+use super::dtls::{Arrival, Dtls, DtlsConfig};
+use crate::keys::Keys;
+
+/// What makes a door a secure one.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// What handshakes and sessions may take.
+    pub limits: DtlsConfig,
+    /// Who may open sessions; looked at again whenever it changes.
+    pub keys: watch::Receiver<Arc<Keys>>,
+}
+
+/// The layer, and what its time keeper waits for.
+#[derive(Debug)]
+pub(super) struct Guard {
+    state: Mutex<State>,
+    /// Tells the time keeper that something is due before what it waits for.
+    earlier: Notify,
+    keys: watch::Receiver<Arc<Keys>>,
+}
+
+#[derive(Debug)]
+struct State {
+    dtls: Dtls,
+    awaited: Option<Instant>,
+}
+
+impl Guard {
+    pub(super) fn new(dtls: Dtls, keys: watch::Receiver<Arc<Keys>>) -> Self {
+        Self { state: Mutex::new(State { dtls, awaited: None }), earlier: Notify::new(), keys }
+    }
+
+    pub(super) fn receive(&self, from: &Endpoint, datagram: &[u8]) -> Arrival {
+        let mut state = self.lock();
+        let arrival = state.dtls.receive(from, datagram, Instant::now());
+        let next = state.dtls.next_deadline();
+        let earlier = match (next, state.awaited) {
+            (Some(next), Some(awaited)) => next < awaited,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier {
+            state.awaited = next;
+            self.earlier.notify_one();
+        }
+        arrival
+    }
+
+    pub(super) fn seal(&self, transmit: &Transmit) -> Vec<Transmit> {
+        self.lock().dtls.seal(transmit)
+    }
+
+    pub(super) fn close_all(&self) -> Vec<Transmit> {
+        let mut out = Vec::new();
+        self.lock().dtls.close_all(&mut out);
+        out
+    }
+
+    /// The keys as they change.
+    pub(super) fn keys(&self) -> watch::Receiver<Arc<Keys>> {
+        self.keys.clone()
+    }
+
+    /// Does what is due, and what a change of the keys asks for; gives what is to be sent.
+    pub(super) async fn next(&self, keys: &mut watch::Receiver<Arc<Keys>>) -> Vec<Transmit> {
+        loop {
+            let mut out = Vec::new();
+            let awaited = {
+                let mut state = self.lock();
+                state.dtls.tick(Instant::now(), &mut out);
+                state.awaited = state.dtls.next_deadline();
+                state.awaited
+            };
+            if !out.is_empty() {
+                return out;
+            }
+            let due = async {
+                match awaited {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.earlier.notified() => {}
+                () = changed(keys) => {
+                    let keys = Arc::clone(&keys.borrow_and_update());
+                    self.lock().dtls.replace_keys(keys, &mut out);
+                    return out;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug of ours; the door goes on with the state as it is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Completes when there are other keys; never if there can be none any more.
+async fn changed(keys: &mut watch::Receiver<Arc<Keys>>) {
+    if keys.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
