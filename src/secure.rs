@@ -62,8 +62,9 @@ impl KeyFile {
                 let path = self.path.clone();
                 match tokio::task::spawn_blocking(move || Keys::read(&path)).await {
                     Ok(Ok(keys)) => {
+                        let keys = Arc::new(keys);
+                        self.keys.send_replace(Arc::clone(&keys));
                         told(&keys, &self.path);
-                        self.keys.send_replace(Arc::new(keys));
                     }
                     Ok(Err(error)) => {
                         let why = crate::failure::chain(&error);

@@ -1,47 +1,11 @@
 //! What nobody honest sends; afterwards the door answers, and nothing is left.
 
-use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use sandbar_proxy::coap::DtlsConfig;
 
 use crate::client::{Client, Door, PATIENCE};
-
-/// Where in a client's first message its cookie's length stands, if it names no session.
-const COOKIE_LENGTH: usize = 13 + 12 + 2 + 32 + 1;
-
-/// A client's first message, with a cookie or without, numbered accordingly.
-fn hello(random: u64, cookie: &[u8]) -> Vec<u8> {
-    let mut body = vec![0xfe, 0xfd];
-    body.extend_from_slice(&random.to_be_bytes().repeat(4));
-    body.push(0);
-    body.push(u8::try_from(cookie.len()).unwrap());
-    body.extend_from_slice(cookie);
-    // PSK_AES128_CCM_8, no compression, extended master secret.
-    body.extend_from_slice(&[0, 2, 0xc0, 0xa8, 1, 0, 0, 4, 0, 23, 0, 0]);
-    let length = u8::try_from(body.len()).unwrap();
-    let sequence = u8::from(!cookie.is_empty());
-    let mut datagram = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, sequence, 0, length + 12];
-    datagram.extend_from_slice(&[1, 0, 0, length, 0, sequence, 0, 0, 0, 0, 0, length]);
-    datagram.extend_from_slice(&body);
-    datagram
-}
-
-fn socket(address: [u8; 4], door: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind(SocketAddr::from((address, 0))).unwrap();
-    socket.connect(door).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    socket
-}
-
-/// The cookie that the door asks this socket for.
-fn cookie(socket: &UdpSocket, random: u64) -> Vec<u8> {
-    socket.send(&hello(random, &[])).unwrap();
-    let mut buffer = [0; 256];
-    let length = socket.recv(&mut buffer).unwrap();
-    assert_eq!((buffer[13], usize::from(buffer[27])), (3, length - 28), "a request to verify");
-    buffer[28..length].to_vec()
-}
+use crate::hello::{COOKIE_LENGTH, cookie, hello, socket};
 
 fn until(what: &str, so: impl Fn() -> bool) {
     let start = Instant::now();
@@ -62,7 +26,7 @@ fn thousands_of_half_open_handshakes_delay_nobody() {
         for random in 0..100 {
             // Each another first message of the same address: as if the client began anew each time.
             let random = u64::from(round) << 32 | random;
-            client.send(&hello(random, &cookie_until(&client, random))).unwrap();
+            client.send(&hello(random, &cookie(&client, random))).unwrap();
         }
         let start = Instant::now();
         assert_eq!(before.call(b"still").header.get_code(), "2.04");
@@ -78,18 +42,6 @@ fn thousands_of_half_open_handshakes_delay_nobody() {
     assert!(under_way() <= limits.handshakes_max as u64);
     until("all are over", || under_way() == 0);
     assert_eq!(before.call(b"after").header.get_code(), "2.04");
-}
-
-/// As [`cookie`], past what the door still sends to the handshake before.
-fn cookie_until(socket: &UdpSocket, random: u64) -> Vec<u8> {
-    socket.send(&hello(random, &[])).unwrap();
-    let mut buffer = [0; 512];
-    loop {
-        let length = socket.recv(&mut buffer).unwrap();
-        if buffer[13] == 3 {
-            return buffer[28..length].to_vec();
-        }
-    }
 }
 
 #[test]

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly")]
 
 mod client;
+mod hello;
 mod hostile;
 mod sessions;
