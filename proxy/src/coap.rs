@@ -236,6 +236,7 @@ impl<S: Service> Shared<S> {
         for transmit in &arrival.transmits {
             self.send_as_it_is(transmit).await;
         }
+        self.forget(&arrival.ended);
         for (from, identity, bytes) in arrival.messages {
             self.message(&from, &Visitor::Known(identity), &bytes, calls).await;
         }
@@ -372,6 +373,13 @@ impl<S: Service> Shared<S> {
             for transmit in guard.next(&mut keys).await {
                 self.send_as_it_is(&transmit).await;
             }
+            self.forget(&guard.take_ended());
+        }
+    }
+
+    fn forget(&self, ended: &[Endpoint]) {
+        for session in ended {
+            self.change(|layers, _| layers.ended(session));
         }
     }
 

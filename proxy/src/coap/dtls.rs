@@ -72,6 +72,8 @@ pub(super) struct Arrival {
     pub(super) transmits: Vec<Transmit>,
     /// Messages, and whose they are.
     pub(super) messages: Vec<(Endpoint, Arc<Identity>, Vec<u8>)>,
+    /// Sessions that have ended.
+    pub(super) ended: Vec<Endpoint>,
 }
 
 /// The layer's whole state.
@@ -83,6 +85,8 @@ pub(super) struct Dtls {
     cookies: Cookies,
     handshakes: Handshakes,
     sessions: Sessions,
+    /// Sessions that have ended and were not told of yet.
+    ended: Vec<Endpoint>,
 }
 
 impl Dtls {
@@ -95,7 +99,7 @@ impl Dtls {
         let terms = Terms::new(&limits, keys).map_err(|error| DtlsError::Library(error.to_string()))?;
         let cookies = Cookies::new(now).map_err(|_| DtlsError::Random)?;
         let (handshakes, sessions) = (Handshakes::default(), Sessions::default());
-        Ok(Self { limits, counters, terms, cookies, handshakes, sessions })
+        Ok(Self { limits, counters, terms, cookies, handshakes, sessions, ended: Vec::new() })
     }
 
     /// Takes in a datagram.
@@ -160,6 +164,11 @@ impl Dtls {
             self.counters.sessions_expired.add();
             self.close(number, out);
         }
+    }
+
+    /// The sessions that have ended since this was asked last.
+    pub(super) fn take_ended(&mut self) -> Vec<Endpoint> {
+        std::mem::take(&mut self.ended)
     }
 
     /// When [`Self::tick`] has to be called next.
@@ -335,14 +344,16 @@ impl Dtls {
     fn close(&mut self, number: SessionNumber, out: &mut Vec<Transmit>) {
         if let Some(mut session) = self.sessions.remove(number) {
             self.counters.sessions_ended.add();
+            self.ended.push(Endpoint { session: Some(number), ..session.client });
             out.extend(to(session.client, session.association.close()));
         }
     }
 
     /// Ends a session without a word.
     fn end(&mut self, number: SessionNumber) {
-        if self.sessions.remove(number).is_some() {
+        if let Some(session) = self.sessions.remove(number) {
             self.counters.sessions_ended.add();
+            self.ended.push(Endpoint { session: Some(number), ..session.client });
         }
     }
 

@@ -153,6 +153,13 @@ impl Layers {
         self.exchanges.finish(exchange, Some(&response), now)
     }
 
+    /// A session has ended: nobody will ask for what is kept of it.
+    pub(super) fn ended(&mut self, session: &Endpoint) {
+        self.exchanges.forget(session);
+        self.uploads.forget(session);
+        self.downloads.forget(session);
+    }
+
     /// Does what is due, and gives what is to be sent.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
         self.exchanges.tick(now, out);

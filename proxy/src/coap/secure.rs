@@ -43,7 +43,8 @@ impl Guard {
 
     pub(super) fn receive(&self, from: &Endpoint, datagram: &[u8]) -> Arrival {
         let mut state = self.lock();
-        let arrival = state.dtls.receive(from, datagram, Instant::now());
+        let mut arrival = state.dtls.receive(from, datagram, Instant::now());
+        arrival.ended = state.dtls.take_ended();
         let next = state.dtls.next_deadline();
         let earlier = match (next, state.awaited) {
             (Some(next), Some(awaited)) => next < awaited,
@@ -65,6 +66,11 @@ impl Guard {
         let mut out = Vec::new();
         self.lock().dtls.close_all(&mut out);
         out
+    }
+
+    /// The sessions that have ended since this was asked last, or a datagram came.
+    pub(super) fn take_ended(&self) -> Vec<Endpoint> {
+        self.lock().dtls.take_ended()
     }
 
     /// The keys as they change.

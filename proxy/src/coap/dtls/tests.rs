@@ -178,6 +178,7 @@ fn a_new_handshake_takes_a_sessions_place_only_when_it_is_complete() {
     let new = under.settle(&mut after).unwrap();
     assert_ne!(new, old);
     assert_eq!(under.dtls.sessions.len(), 1);
+    assert_eq!(under.dtls.take_ended(), [Endpoint { session: Some(old), ..before.endpoint }]);
     assert_eq!(under.says(&mut after, b"I am new")[0].0, new);
     assert!(under.says(&mut before, b"and I was").is_empty());
     // What is still to be said to the old one goes nowhere.
