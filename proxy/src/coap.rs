@@ -50,7 +50,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
-use sandbar_runtime::manifest::access::within;
 use sandbar_runtime::{Answer, Outcome};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -222,26 +221,6 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// Deals with one datagram.
-    async fn arrived(self: &Arc<Self>, from: &Endpoint, bytes: &[u8], calls: &mut JoinSet<()>) {
-        let address = from.remote.ip();
-        if self.config.networks.as_ref().is_some_and(|networks| !within(networks, address)) {
-            self.counters.outside.add();
-            return;
-        }
-        let Some(guard) = &self.guard else {
-            return self.message(from, &Visitor::Stranger(address), bytes, calls).await;
-        };
-        let arrival = guard.receive(from, bytes);
-        for transmit in &arrival.transmits {
-            self.send_as_it_is(transmit).await;
-        }
-        self.forget(&arrival.ended);
-        for (from, identity, bytes) in arrival.messages {
-            self.message(&from, &Visitor::Known(identity), &bytes, calls).await;
-        }
-    }
-
     /// Deals with what should be one message.
     async fn message(self: &Arc<Self>, from: &Endpoint, visitor: &Visitor, bytes: &[u8], calls: &mut JoinSet<()>) {
         match message::read(bytes, self.config.options_max) {
@@ -351,35 +330,6 @@ impl<S: Service> Shared<S> {
         let sealed = if transmit.to.session.is_none() { vec![transmit] } else { self.sealed(&transmit) };
         for transmit in sealed {
             self.sent(&transmit, self.socket.try_send(&transmit));
-        }
-    }
-
-    /// A message for a session, as datagrams.
-    fn sealed(&self, transmit: &Transmit) -> Vec<Transmit> {
-        let sealed = self.guard.as_ref().map(|guard| guard.seal(transmit)).unwrap_or_default();
-        if sealed.is_empty() {
-            self.counters.sessions_gone.add();
-        }
-        sealed
-    }
-
-    /// Looks after handshakes and sessions, for ever.
-    async fn keep_sessions(&self) {
-        let Some(guard) = &self.guard else {
-            return std::future::pending().await;
-        };
-        let mut keys = guard.keys();
-        loop {
-            for transmit in guard.next(&mut keys).await {
-                self.send_as_it_is(&transmit).await;
-            }
-            self.forget(&guard.take_ended());
-        }
-    }
-
-    fn forget(&self, ended: &[Endpoint]) {
-        for session in ended {
-            self.change(|layers, _| layers.ended(session));
         }
     }
 

@@ -1,4 +1,4 @@
-//! The DTLS layer of a door, as the door's tasks share it.
+//! Between the socket and the messages of a door: on a secure one the DTLS layer, as the door's tasks share it.
 //!
 //! It has a lock of its own, so that a handshake's computation holds up the receiving task alone, and no call's answer for
 //! longer than that.
@@ -6,11 +6,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use sandbar_runtime::manifest::access::within;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
+use super::Shared;
 use super::datagram::{Endpoint, Transmit};
 use super::dtls::{Arrival, Dtls, DtlsConfig};
+use super::visitor::Visitor;
 use crate::keys::Keys;
+use crate::service::Service;
 
 /// What makes a door a secure one.
 #[derive(Clone, Debug)]
@@ -112,6 +117,57 @@ impl Guard {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock is a bug of ours; the door goes on with the state as it is.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Service> Shared<S> {
+    /// Deals with one datagram.
+    pub(super) async fn arrived(self: &Arc<Self>, from: &Endpoint, bytes: &[u8], calls: &mut JoinSet<()>) {
+        let address = from.remote.ip();
+        if self.config.networks.as_ref().is_some_and(|networks| !within(networks, address)) {
+            self.counters.outside.add();
+            return;
+        }
+        let Some(guard) = &self.guard else {
+            return self.message(from, &Visitor::Stranger(address), bytes, calls).await;
+        };
+        let arrival = guard.receive(from, bytes);
+        for transmit in &arrival.transmits {
+            self.send_as_it_is(transmit).await;
+        }
+        self.forget(&arrival.ended);
+        for (from, identity, bytes) in arrival.messages {
+            self.message(&from, &Visitor::Known(identity), &bytes, calls).await;
+        }
+    }
+
+    /// A message for a session, as datagrams.
+    pub(super) fn sealed(&self, transmit: &Transmit) -> Vec<Transmit> {
+        let sealed = self.guard.as_ref().map(|guard| guard.seal(transmit)).unwrap_or_default();
+        if sealed.is_empty() {
+            self.counters.sessions_gone.add();
+        }
+        sealed
+    }
+
+    /// Looks after handshakes and sessions, for ever.
+    pub(super) async fn keep_sessions(&self) {
+        let Some(guard) = &self.guard else {
+            return std::future::pending().await;
+        };
+        let mut keys = guard.keys();
+        loop {
+            for transmit in guard.next(&mut keys).await {
+                self.send_as_it_is(&transmit).await;
+            }
+            self.forget(&guard.take_ended());
+        }
+    }
+
+    fn forget(&self, ended: &[Endpoint]) {
+        for session in ended {
+            self.change(|layers, _| layers.ended(session));
+        }
     }
 }
 
