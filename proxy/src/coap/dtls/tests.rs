@@ -296,3 +296,49 @@ fn all_is_forgotten_in_the_end() {
     assert_eq!((under.dtls.sessions.len(), under.dtls.next_deadline()), (0, None));
     assert_eq!(keys().len(), 2);
 }
+
+#[test]
+fn handshakes_come_about_however_the_network_loses_repeats_and_turns_about() {
+    let mut under = Under::new(DtlsConfig { handshakes_per_address_max: 512, ..limits() });
+    let mut random = crate::coap::random::Random::default();
+    let mut connected = 0;
+    for port in 1..=60 {
+        let mut client = Client::new(port, "sensor");
+        // Datagrams on their way: to the client, or from it.
+        let mut on_the_way: Vec<(bool, Vec<u8>)> = Vec::new();
+        for _ in 0..150 {
+            on_the_way.extend(client.sent().into_iter().map(|datagram| (false, datagram)));
+            for (to_client, datagram) in std::mem::take(&mut on_the_way) {
+                match random.bits() % 10 {
+                    0 => continue,
+                    2 => on_the_way.push((to_client, datagram.clone())),
+                    3 => {
+                        on_the_way.push((to_client, datagram));
+                        continue;
+                    }
+                    _ => {}
+                }
+                if to_client {
+                    client.receive(&datagram);
+                } else {
+                    let arrival = under.dtls.receive(&client.endpoint, &datagram, under.now);
+                    on_the_way.extend(arrival.transmits.into_iter().map(|transmit| (true, transmit.bytes.to_vec())));
+                }
+            }
+            if client.connected() || client.refused().is_some() {
+                break;
+            }
+            under.now += Duration::from_millis(100);
+            client.wait(Duration::from_millis(100));
+            let mut out = Vec::new();
+            under.dtls.tick(under.now, &mut out);
+            let own = out.into_iter().filter(|transmit| transmit.to == client.endpoint);
+            on_the_way.extend(own.map(|transmit| (true, transmit.bytes.to_vec())));
+        }
+        connected += usize::from(client.connected());
+        if client.connected() {
+            assert_eq!(under.says(&mut client, b"here").len(), 1);
+        }
+    }
+    assert!(connected >= 56, "{connected} of 60 within fifteen seconds, with a tenth of all datagrams lost");
+}
