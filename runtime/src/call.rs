@@ -37,7 +37,7 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Whether the answer is to list the hops of the call.
     pub trace: bool,
-    /// Where it comes from.
+    /// Where it comes from. Doors at which callers are not known have to say so: the default is trusted.
     pub origin: Origin,
 }
 

@@ -128,8 +128,8 @@ impl HostBus {
         }
     }
 
-    /// Whether a call to this application (and function, if named) can exist at all and may come from there: cheap, for doors that refuse before a
-    /// payload has arrived.
+    /// Whether a call to this application (and function, if named) can exist at all and may come from there: cheap, for
+    /// doors that refuse before a payload has arrived.
     ///
     /// # Errors
     /// What the caller is to be told.

@@ -24,8 +24,8 @@ struct Link {
     content_format: Option<u16>,
 }
 
-/// The links of all applications and functions that the visitor may call and that pass all filters; a filter is an item of the query, `name=value` or
-/// `name=prefix*`.
+/// The links of all applications and functions that the visitor may call and that pass all filters; a filter is an item
+/// of the query, `name=value` or `name=prefix*`.
 pub(super) fn links(applications: &[ServedApplication], filters: &[String], visitor: &Visitor) -> String {
     let mut rendered = String::new();
     let own = Link { href: format!("/{}", PATH.join("/")), resource_type: None, content_format: Some(LINK_FORMAT) };
