@@ -14,6 +14,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::init::InitArguments;
 use crate::invoke::InvokeArguments;
+use crate::key::KeyArguments;
 use crate::list::ListArguments;
 use crate::logs::LogsArguments;
 use crate::remove::RemoveArguments;
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     Check(CheckArguments),
     Init(InitArguments),
+    Key(KeyArguments),
     Demo(DemoArguments),
 }
 
@@ -58,6 +60,7 @@ impl Command {
             Self::Bench(arguments) => alone(arguments.run()),
             Self::Check(arguments) => arguments.run(),
             Self::Init(arguments) => arguments.run(),
+            Self::Key(arguments) => arguments.run(),
             Self::Demo(arguments) => alone(arguments.run()),
         }
     }
@@ -159,6 +162,10 @@ mod tests {
             "sandbar invoke a --timeout 5",
             "sandbar invoke a --content-format 65536",
             "sandbar serve --coap nowhere",
+            "sandbar serve --coaps 127.0.0.1",
+            "sandbar serve --coap-from 10.0.0.1/8",
+            "sandbar key new",
+            "sandbar key new x --grant Bad",
             "sandbar serve --payload-max 1MB",
             "sandbar serve --calls-max 0",
             "sandbar serve --log a=b=c",

@@ -1,17 +1,19 @@
 //! The doors of a serving host: opened together, closed together.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sandbar_proxy::coap::{CoapConfig, CoapDoor, TransferLimits};
+use sandbar_proxy::coap::{CoapConfig, CoapDoor, DtlsConfig, Security, TransferLimits};
 use sandbar_proxy::http::{HttpConfig, HttpDoor};
-use sandbar_proxy::management::{self, Door, ManagementSocket, Protocol};
+use sandbar_proxy::management::{self, Door, ManagementSocket, OpenDoor, Protocol};
 use sandbar_runtime::HostAgent;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
+use crate::secure::KeyFile;
 use crate::serve::{LAST_ANSWERS, ServeArguments};
 
 /// Every open door, management included, each served by a task of its own.
@@ -31,11 +33,24 @@ impl Doors {
     ) -> Result<Self, Failure> {
         let mut doors = Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) };
         let mut open = Vec::new();
-        for address in &arguments.coap {
-            let door = CoapDoor::bind(*address, host.clone(), coap_config(arguments))
-                .map_err(|source| cannot_open("CoAP", *address, source))?;
-            open.push(announced(Protocol::Coap, door.local_addr()));
+        for address in arguments.coap_addresses() {
+            let networks = Some(arguments.coap_from.clone()).filter(|networks| !networks.is_empty());
+            let config = CoapConfig { networks, ..coap_config(arguments) };
+            let door =
+                CoapDoor::bind(address, host.clone(), config).map_err(|source| cannot_open("CoAP", address, source))?;
+            open.push(announced(Protocol::Coap, door.local_addr()).counting(door.counters()));
             doors.keep(door.serve(doors.stopped()));
+        }
+        if let Some(path) = &arguments.secure.psk_file {
+            let file = KeyFile::open(path)?;
+            for address in &arguments.secure.coaps {
+                let security = Security { limits: DtlsConfig::default(), keys: file.keys() };
+                let door = CoapDoor::bind_secure(*address, host.clone(), coap_config(arguments), security)
+                    .map_err(|source| cannot_open("coaps", *address, source))?;
+                open.push(announced(Protocol::Coaps, door.local_addr()).counting(door.counters()));
+                doors.keep(door.serve(doors.stopped()));
+            }
+            doors.keep(file.keep_up(doors.stopped()));
         }
         for address in &arguments.http {
             let door = HttpDoor::bind(*address, host.clone(), http_config(arguments))
@@ -122,9 +137,9 @@ fn http_config(arguments: &ServeArguments) -> HttpConfig {
     }
 }
 
-fn announced(protocol: Protocol, address: SocketAddr) -> Door {
+fn announced(protocol: Protocol, address: SocketAddr) -> OpenDoor {
     tracing::info!(?protocol, %address, "door open");
-    Door { protocol, address }
+    Door { protocol, address, counters: BTreeMap::default() }.into()
 }
 
 fn cannot_open(protocol: &'static str, address: SocketAddr, source: impl Error + Send + Sync + 'static) -> Failure {

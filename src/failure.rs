@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sandbar_proxy::keys::KeysError;
 use sandbar_proxy::management::{BindError, ClientError};
 use sandbar_runtime::manifest::ManifestError;
 use sandbar_runtime::template::TemplateError;
@@ -62,6 +63,10 @@ pub(crate) enum Failure {
     Demonstration(usize),
     #[error("{done} of {calls} calls were done{}", because(most))]
     Bench { calls: u64, done: u64, most: String },
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("there is no identity {identity:?} in {}", file.display())]
+    NoSuchIdentity { identity: String, file: PathBuf },
     #[error("{0}")]
     Arguments(String),
     #[error("interrupted")]
@@ -76,6 +81,7 @@ impl Failure {
         match self {
             Self::Client(ClientError::NobodyListens { .. }) => Exit::NoHostAgent,
             Self::Client(ClientError::Refused { status, .. }) if status.as_u16() == 404 => Exit::NotFound,
+            Self::NoSuchIdentity { .. } => Exit::NotFound,
             Self::Call { outcome, .. } => Exit::from(*outcome),
             Self::Nameless { .. } | Self::Arguments(_) => Exit::Usage,
             Self::NotRoot
@@ -99,6 +105,7 @@ impl Failure {
             | Self::Coap(_)
             | Self::Demonstration(_)
             | Self::Bench { .. }
+            | Self::Keys(_)
             | Self::Interrupted
             | Self::System(_) => Exit::Failed,
         }

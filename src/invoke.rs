@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clap::Args;
 use sandbar_proxy::management::AnswerHead;
 use sandbar_runtime::manifest::quantity;
-use sandbar_runtime::{Answer, Hop, Outcome, Request};
+use sandbar_runtime::{Answer, Hop, Origin, Outcome, Request};
 use serde::Serialize;
 
 use crate::arguments::{HostSocket, Target};
@@ -75,6 +75,7 @@ impl InvokeArguments {
             content_format: self.content_format,
             timeout: self.timeout,
             trace: self.trace,
+            origin: Origin::Known,
         };
         let answer = self.host.client().call(request).await?;
         if self.json {

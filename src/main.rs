@@ -16,12 +16,14 @@ mod exit;
 mod failure;
 mod init;
 mod invoke;
+mod key;
 mod list;
 mod logs;
 mod notify;
 mod output;
 mod remove;
 mod rest;
+mod secure;
 mod serve;
 
 use std::process::ExitCode;

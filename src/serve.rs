@@ -17,6 +17,7 @@ use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use sandbar_proxy::management::ManagementSocket;
+use sandbar_runtime::manifest::access::{self, IpNet};
 use sandbar_runtime::manifest::{RestAfter, quantity};
 use sandbar_runtime::{Ceiling, HostAgent, HostConfig, HostRest, Renewal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,6 +29,7 @@ use crate::doors::Doors;
 use crate::failure::Failure;
 use crate::notify::{self, notify};
 use crate::output;
+use crate::secure::SecureArguments;
 
 /// How long the doors may take to see off the answers to calls that the stop itself ended.
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -42,6 +44,7 @@ const EXAMPLES: &str = "\
 Examples:
   sandbar serve
   sandbar serve --coap 0.0.0.0:5683 --coap '[::]:5683' --http 127.0.0.1:8000
+  sandbar serve --coap none --coaps 0.0.0.0 --psk-file /etc/sandbar/keys.toml
   sandbar serve --state /tmp/state --socket /tmp/sandbar.sock --coap 127.0.0.1:0";
 
 /// Be this host's agent: keep applications, answer calls to them
@@ -57,12 +60,18 @@ pub(crate) struct ServeArguments {
     state: PathBuf,
     #[command(flatten)]
     host: HostSocket,
-    /// Where to answer CoAP; may be given several times
+    /// Where to answer plain CoAP, or none; may be given several times
     ///
     /// The default is for this host alone. 0.0.0.0:5683, and its like for IPv6, open it to devices; anyone who can send there
-    /// can call any function. Port 0 takes any free port; the log and the management service tell which.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5683")]
-    pub(crate) coap: Vec<SocketAddr>,
+    /// can call any function whose manifest does not say otherwise in [access]. Port 0 takes any free port; the log and the
+    /// management service tell which.
+    #[arg(long, value_name = "ADDR", value_parser = plain_door, default_value = "127.0.0.1:5683")]
+    pub(crate) coap: Vec<PlainDoor>,
+    /// Answer plain CoAP only to this network, such as 192.168.1.0/24; may be given several times
+    #[arg(long, value_name = "NET", value_parser = access::network)]
+    pub(crate) coap_from: Vec<IpNet>,
+    #[command(flatten)]
+    pub(crate) secure: SecureArguments,
     /// Where to answer HTTP; may be given several times; nowhere unless given
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Vec<SocketAddr>,
@@ -189,6 +198,14 @@ impl ServeArguments {
         served
     }
 
+    /// Where plain CoAP is answered.
+    pub(crate) fn coap_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.coap.iter().filter_map(|door| match door {
+            PlainDoor::Nowhere => None,
+            PlainDoor::At(address) => Some(*address),
+        })
+    }
+
     /// The most calls that the host admits, of all applications together.
     pub(crate) fn calls_admitted_max(&self) -> usize {
         let assured = u64::from(self.calls_assured) * u64::from(self.applications_max);
@@ -218,6 +235,21 @@ impl ServeArguments {
             trace: self.trace,
         }
     }
+}
+
+/// Where plain CoAP is answered, if anywhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PlainDoor {
+    Nowhere,
+    At(SocketAddr),
+}
+
+fn plain_door(text: &str) -> Result<PlainDoor, String> {
+    if text == "none" {
+        return Ok(PlainDoor::Nowhere);
+    }
+    let address = text.parse().map(PlainDoor::At);
+    address.map_err(|_| "give an address with a port, such as 0.0.0.0:5683, or none".to_owned())
 }
 
 /// A time, or never.
@@ -275,7 +307,8 @@ fn start_log(filter: &str) {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::new(filter))
+        // What the DTLS library has to say anybody can have it say, by sending nonsense; who wants to know asks for it.
+        .with_env_filter(EnvFilter::new(format!("dimpl=off,{filter}")))
         .init();
 }
 
@@ -305,8 +338,10 @@ mod tests {
     #[test]
     fn a_bare_host_is_open_to_itself_alone() {
         let arguments = parsed("sandbar serve");
-        assert!(arguments.coap.iter().all(|address| address.ip().is_loopback()));
-        assert_eq!(arguments.coap.len(), 1);
+        assert!(arguments.coap_addresses().all(|address| address.ip().is_loopback()));
+        assert_eq!(arguments.coap_addresses().count(), 1);
+        assert_eq!(parsed("sandbar serve --coap none").coap_addresses().count(), 0);
+        assert!(arguments.secure.coaps.is_empty() && arguments.coap_from.is_empty());
         assert!(arguments.http.is_empty());
     }
 

@@ -3,6 +3,8 @@
 //! ```text
 //!   datagram      one UDP socket; knows the address that was asked
 //!      │
+//!   (dtls)        on a secure door: handshakes, and sessions of known identities; each session is an endpoint of its own
+//!      │
 //!   message       version, format, codec; pings and what is malformed end here
 //!      │
 //!   exchange      every request runs once and is answered: deduplication, acknowledgements, retransmission
@@ -20,8 +22,9 @@
 //! 1. The state's lock is held for the time of one state change, never across an await, never while sending.
 //! 2. Nothing a peer sends, and no error of the socket, ends the door.
 //! 3. Every call that was begun is answered, even if its task is ended early.
+//! 4. Whether a caller may make a call is decided before its payload is kept and before anything runs (`visitor`).
 //!
-//! It does not verify that a peer's address is its own, answers no groups, keeps no observers and encrypts nothing.
+//! In the clear it does not verify that a peer's address is its own; it answers no groups and keeps no observers.
 //! One socket serves all peers; their state is reached through one lock.
 
 mod block;
@@ -31,12 +34,15 @@ mod config;
 mod counters;
 mod datagram;
 mod discovery;
+mod dtls;
 mod exchange;
 mod layers;
 mod message;
 mod option;
 mod random;
 mod response;
+mod secure;
+mod visitor;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -51,12 +57,17 @@ use tokio::task::JoinSet;
 pub use self::config::{CoapConfig, TransferLimits};
 pub use self::counters::{CoapCounters, Counter};
 pub use self::datagram::BindError;
+pub use self::dtls::{DtlsConfig, DtlsError};
+pub use self::secure::Security;
 
 use self::blockwise::download::Tagger;
 use self::call::{Work, inquire, respond};
 use self::datagram::{DatagramSocket, Endpoint, ReceiveBuffer, Transmit};
+use self::dtls::Dtls;
 use self::layers::{Layers, Pending, Reaction};
 use self::message::{Received, empty};
+use self::secure::Guard;
+use self::visitor::Visitor;
 use crate::service::Service;
 
 /// How long the door waits after an error of its socket, lest a lasting one keeps it busy.
@@ -72,6 +83,8 @@ pub struct CoapDoor<S> {
 #[derive(Debug)]
 struct Shared<S> {
     socket: DatagramSocket,
+    /// On a secure door, what stands between the socket and the messages.
+    guard: Option<Guard>,
     service: S,
     config: Arc<CoapConfig>,
     counters: Arc<CoapCounters>,
@@ -94,15 +107,43 @@ impl<S: Service> CoapDoor<S> {
     /// # Errors
     /// The address cannot be bound, or the socket not set up.
     pub fn bind(address: SocketAddr, service: S, config: CoapConfig) -> Result<Self, BindError> {
+        Self::open(address, service, config, None)
+    }
+
+    /// Binds a secure door (coaps): DTLS 1.2 with keys that both sides have. Has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Self::bind`], or DTLS cannot be set up.
+    pub fn bind_secure(
+        address: SocketAddr,
+        service: S,
+        config: CoapConfig,
+        security: Security,
+    ) -> Result<Self, BindError> {
+        Self::open(address, service, config, Some(security))
+    }
+
+    fn open(
+        address: SocketAddr,
+        service: S,
+        config: CoapConfig,
+        security: Option<Security>,
+    ) -> Result<Self, BindError> {
         let socket = DatagramSocket::bind(address, config.receive_buffer_bytes)?;
         let config = Arc::new(config);
         let counters = Arc::new(CoapCounters::default());
+        let guard = security.map(|Security { limits, mut keys }| {
+            let known = Arc::clone(&keys.borrow_and_update());
+            Dtls::new(limits, Arc::clone(&counters), known, Instant::now()).map(|dtls| Guard::new(dtls, keys))
+        });
+        let guard = guard.transpose().map_err(|source| BindError::Dtls { address, source })?;
         let layers =
             Layers::new(Arc::clone(&config), Arc::clone(&counters), service.payload_bytes_max(), Instant::now());
         let state = State { layers, awaited: None };
         Ok(Self {
             shared: Arc::new(Shared {
                 socket,
+                guard,
                 service,
                 config,
                 counters,
@@ -133,6 +174,7 @@ impl<S: Service> CoapDoor<S> {
         tokio::select! {
             () = shared.receive(&mut calls) => {}
             () = shared.keep_time() => {}
+            () = shared.keep_sessions() => {}
             () = shutdown => {}
         }
         let drained = async { while calls.join_next().await.is_some() {} };
@@ -146,6 +188,9 @@ impl<S: Service> CoapDoor<S> {
             tracing::warn!(calls = left, "calls were still running when the door closed");
         }
         calls.shutdown().await;
+        for transmit in shared.guard.iter().flat_map(Guard::close_all) {
+            shared.sent(&transmit, shared.socket.try_send(&transmit));
+        }
     }
 }
 
@@ -159,7 +204,7 @@ impl<S: Service> Shared<S> {
                     for (from, bytes) in buffer.datagrams() {
                         self.counters.datagrams.add();
                         match from {
-                            Some(from) => self.datagram(from, bytes, calls).await,
+                            Some(from) => self.arrived(from, bytes, calls).await,
                             None => self.counters.unanswerable.add(),
                         }
                     }
@@ -176,11 +221,11 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// Deals with one datagram.
-    async fn datagram(self: &Arc<Self>, from: &Endpoint, bytes: &[u8], calls: &mut JoinSet<()>) {
+    /// Deals with what should be one message.
+    async fn message(self: &Arc<Self>, from: &Endpoint, visitor: &Visitor, bytes: &[u8], calls: &mut JoinSet<()>) {
         match message::read(bytes, self.config.options_max) {
             Received::Request(message) => {
-                let inquiry = inquire(&self.service, &self.config, &message);
+                let inquiry = inquire(&self.service, &self.config, &message, visitor);
                 let reaction = self.change(|layers, now| layers.request(from, message, inquiry, now));
                 match reaction {
                     Reaction::Silence => {}
@@ -272,6 +317,23 @@ impl<S: Service> Shared<S> {
     }
 
     async fn send(&self, transmit: &Transmit) {
+        if transmit.to.session.is_none() {
+            return self.send_as_it_is(transmit).await;
+        }
+        for sealed in self.sealed(transmit) {
+            self.send_as_it_is(&sealed).await;
+        }
+    }
+
+    /// Sends a datagram if it can be sent at once.
+    fn try_send(&self, transmit: Transmit) {
+        let sealed = if transmit.to.session.is_none() { vec![transmit] } else { self.sealed(&transmit) };
+        for transmit in sealed {
+            self.sent(&transmit, self.socket.try_send(&transmit));
+        }
+    }
+
+    async fn send_as_it_is(&self, transmit: &Transmit) {
         let sent = self.socket.send(transmit, self.config.send_wait).await;
         self.sent(transmit, sent);
     }
@@ -319,8 +381,7 @@ impl<S: Service> Drop for Call<S> {
     fn drop(&mut self) {
         let answer = Answer::refused(Outcome::Failed, "the call was given up");
         if let Some(transmit) = self.answer(answer) {
-            let sent = self.shared.socket.try_send(&transmit);
-            self.shared.sent(&transmit, sent);
+            self.shared.try_send(transmit);
         }
     }
 }

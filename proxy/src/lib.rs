@@ -10,6 +10,7 @@ pub mod client;
 pub mod coap;
 mod content_format;
 pub mod http;
+pub mod keys;
 pub mod management;
 mod outcome;
 mod service;

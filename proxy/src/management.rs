@@ -4,7 +4,7 @@
 //!
 //! | path | method | what it does | success |
 //! |---|---|---|---|
-//! | `/v1/host` | GET | version, uptime and the open doors' addresses | 200 [`HostStatus`] |
+//! | `/v1/host` | GET | version, uptime, the open doors' addresses and what they have counted | 200 [`HostStatus`] |
 //! | `/v1/applications` | GET | lists applications | 200, a list of [`ApplicationStatus`](sandbar_runtime::ApplicationStatus) |
 //! | `/v1/applications` | POST `{"source": "/absolute/path"}` | deploys a folder or an archive; answers when the application answers calls | 200 [`Deployed`](sandbar_runtime::Deployed) |
 //! | `/v1/applications/NAME` | DELETE | removes | 204 |
@@ -27,10 +27,40 @@ pub use client::{Client, ClientError, LogRecords};
 pub use protocol::{AnswerHead, Door, ErrorBody, HostStatus, LogRecord, Protocol};
 pub use socket::{BindError, ManagementSocket};
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use sandbar_runtime::HostAgent;
 use tokio::sync::watch;
+
+use crate::coap::CoapCounters;
+
+/// An open front door, and what it counts.
+#[derive(Clone, Debug)]
+pub struct OpenDoor {
+    door: Door,
+    counters: Option<Arc<CoapCounters>>,
+}
+
+impl From<Door> for OpenDoor {
+    fn from(door: Door) -> Self {
+        Self { door, counters: None }
+    }
+}
+
+impl OpenDoor {
+    /// The same, with what it counts.
+    #[must_use]
+    pub fn counting(self, counters: Arc<CoapCounters>) -> Self {
+        Self { counters: Some(counters), ..self }
+    }
+
+    /// The door as it is told, with its counts so far.
+    fn told(&self) -> Door {
+        let counts = self.counters.iter().flat_map(|counters| counters.list());
+        Door { counters: counts.map(|(name, count)| (name.to_owned(), count)).collect(), ..self.door.clone() }
+    }
+}
 
 /// Serves management requests until `shutdown` completes and the requests then under way have ended.
 ///
@@ -39,7 +69,7 @@ use tokio::sync::watch;
 pub async fn serve(
     socket: ManagementSocket,
     host: HostAgent,
-    doors: Vec<Door>,
+    doors: Vec<OpenDoor>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let (stop, stopping) = watch::channel(false);

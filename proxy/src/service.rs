@@ -5,7 +5,7 @@
 
 use std::future::Future;
 
-use sandbar_runtime::{Answer, HostAgent, Request};
+use sandbar_runtime::{Answer, HostAgent, Origin, Request};
 
 /// An application as discovery shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +18,12 @@ pub struct ServedApplication {
 
 /// A host as its front doors see it. A cheap handle: every call in flight holds a clone.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// Whether a call to this application (and function, if named) can exist at all. Doors ask it before a
-    /// payload has arrived, and on their receiving path: it has to be cheap.
+    /// Whether a call to this application (and function, if named) can exist at all and may come from there. Doors ask it
+    /// before a payload has arrived, and on their receiving path: it has to be cheap.
     ///
     /// # Errors
     /// The outcome and reason the caller is to be told.
-    fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>>;
+    fn find(&self, origin: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>>;
 
     /// Makes a call and waits for its end. Has to return by the call's deadline. Whoever drops the future gives the
     /// call up: its answer is lost, and whether it still runs is the service's affair.
@@ -32,13 +32,13 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// The largest payload any call may carry, in bytes.
     fn payload_bytes_max(&self) -> usize;
 
-    /// The applications and their functions, for discovery.
-    fn applications(&self) -> Vec<ServedApplication>;
+    /// The applications that may be called from there, and their functions, for discovery.
+    fn applications(&self, origin: Origin) -> Vec<ServedApplication>;
 }
 
 impl Service for HostAgent {
-    fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
-        Self::find(self, application, function)
+    fn find(&self, origin: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
+        Self::find(self, origin, application, function)
     }
 
     fn call(&self, request: Request) -> impl Future<Output = Answer> + Send {
@@ -49,10 +49,8 @@ impl Service for HostAgent {
         Self::payload_bytes_max(self)
     }
 
-    fn applications(&self) -> Vec<ServedApplication> {
-        Self::applications(self)
-            .into_iter()
-            .map(|application| ServedApplication { name: application.name, functions: application.functions })
-            .collect()
+    fn applications(&self, origin: Origin) -> Vec<ServedApplication> {
+        let reachable = self.reachable(origin).into_iter();
+        reachable.map(|(name, functions)| ServedApplication { name, functions }).collect()
     }
 }

@@ -5,6 +5,7 @@
 //! door maps [`Outcome`] to its own codes, once.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +37,20 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Whether the answer is to list the hops of the call.
     pub trace: bool,
+    /// Where it comes from. Doors at which callers are not known have to say so: the default is trusted.
+    pub origin: Origin,
+}
+
+/// Where a call from outside its sandbox comes from, as far as it decides whether it may be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// The host itself, or a caller that its door knows and has judged: coaps.
+    #[default]
+    Known,
+    /// Anybody at this address, over plain CoAP.
+    Coap(IpAddr),
+    /// Anybody at this address, over HTTP.
+    Http(IpAddr),
 }
 
 /// A call that the host bus has admitted.

@@ -23,9 +23,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::bundle::{self, BundleLimits};
-use crate::call::{Answer, Request};
+use crate::call::{Answer, Origin, Request};
 use crate::cgroup::{DetectError, Hierarchy};
-use crate::host_bus::{Caller, HostBus};
+use crate::host_bus::{Caller, HostBus, admits};
 use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{self, Log, LogStream};
@@ -369,13 +369,13 @@ impl HostAgent {
     ///
     /// # Errors
     /// What the caller is to be told.
-    pub fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
-        self.shared.bus.find(application, function)
+    pub fn find(&self, origin: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
+        self.shared.bus.find(origin, application, function)
     }
 
     /// Makes a call for a front door: as [`HostBus::call`].
     pub async fn call(&self, request: Request) -> Answer {
-        self.shared.bus.call(Caller::Door, request).await
+        self.shared.bus.call(Caller::Door(request.origin), request).await
     }
 
     /// The largest payload any call may carry, in bytes.
@@ -388,6 +388,19 @@ impl HostAgent {
     #[must_use]
     pub fn applications(&self) -> Vec<ApplicationStatus> {
         self.shared.bus.services().iter().map(|service| status::of(service)).collect()
+    }
+
+    /// The names of the applications that may be called from there, each with its functions'.
+    #[must_use]
+    pub fn reachable(&self, origin: Origin) -> Vec<(String, Vec<String>)> {
+        let services = self.shared.bus.services();
+        let open =
+            services.iter().map(|service| &service.application).filter(|application| admits(application, origin));
+        open.map(|application| {
+            let functions = application.functions.iter().map(|function| function.name.to_string());
+            (application.name.to_string(), functions.collect())
+        })
+        .collect()
     }
 
     /// The log of an application, or of one of its functions.

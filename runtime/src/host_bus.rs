@@ -26,7 +26,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::call::{Answer, Call, CallId, Outcome, Request};
+use crate::call::{Answer, Call, CallId, Origin, Outcome, Request};
 use crate::host::HostConfig;
 use crate::manifest::{Application, Name};
 use crate::service::Service;
@@ -59,8 +59,8 @@ struct Entry {
 /// Who makes a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller<'a> {
-    /// A front door, for somebody outside the host. May call every application.
-    Door,
+    /// A front door, for somebody from there. May call the applications whose manifests admit that.
+    Door(Origin),
     /// A function of an application. May call the applications that name its own in their `callers`.
     Application {
         /// The application's name.
@@ -106,7 +106,7 @@ impl HostBus {
         };
         let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
         let depth = match caller {
-            Caller::Door => 0,
+            Caller::Door(_) => 0,
             Caller::Application { depth, .. } => depth + 1,
         };
         loop {
@@ -128,14 +128,16 @@ impl HostBus {
         }
     }
 
-    /// Whether a call to this application (and function, if named) can exist at all: cheap, for doors that refuse before a
-    /// payload has arrived.
+    /// Whether a call to this application (and function, if named) can exist at all and may come from there: cheap, for
+    /// doors that refuse before a payload has arrived.
     ///
     /// # Errors
     /// What the caller is to be told.
-    pub fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
+    pub fn find(&self, origin: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
         let directory = self.directory();
-        function_of(&entry(&directory, application)?.service.application, function).map(|_| ())
+        let application = &entry(&directory, application)?.service.application;
+        allow(Caller::Door(origin), application)?;
+        function_of(application, function).map(|_| ())
     }
 
     fn target(&self, caller: Caller<'_>, request: &Request) -> Result<Target, Box<Answer>> {
@@ -201,8 +203,15 @@ fn entry<'d>(directory: &'d HashMap<String, Entry>, application: &str) -> Result
 
 /// Whether the caller may call the application.
 fn allow(caller: Caller<'_>, application: &Application) -> Result<(), Box<Answer>> {
-    let Caller::Application { name, depth } = caller else { return Ok(()) };
     let called = &application.name;
+    let (name, depth) = match caller {
+        Caller::Door(origin) if admits(application, origin) => return Ok(()),
+        Caller::Door(_) => {
+            let diagnostic = format!("application \"{called}\" may not be called by this way from there");
+            return Err(refused(Outcome::NotAllowed, diagnostic));
+        }
+        Caller::Application { name, depth } => (name, depth),
+    };
     if !application.callers.contains(name) {
         let diagnostic = format!(
             "application \"{name}\" may not call \"{called}\": the manifest of {called} has to name it, callers = [\"{name}\"]"
@@ -216,6 +225,15 @@ fn allow(caller: Caller<'_>, application: &Application) -> Result<(), Box<Answer
         return Err(refused(Outcome::Failed, diagnostic));
     }
     Ok(())
+}
+
+/// Whether the application's manifest lets calls come from there.
+pub(crate) fn admits(application: &Application, origin: Origin) -> bool {
+    match origin {
+        Origin::Known => true,
+        Origin::Coap(from) => application.access.coap.admits(from),
+        Origin::Http(from) => application.access.http.admits(from),
+    }
 }
 
 /// The index of the function of that name, or of the one that is called when none is named.
@@ -267,14 +285,26 @@ mod tests {
     #[test]
     fn doors_call_every_application_and_applications_those_that_name_them() {
         let (porch, den) = (Name::new("porch").unwrap(), Name::new("den").unwrap());
-        assert!(allow(Caller::Door, &gallery("")).is_ok());
+        assert!(allow(Caller::Door(Origin::Known), &gallery("")).is_ok());
         let gallery = gallery("callers = [\"den\"]");
-        assert!(allow(Caller::Door, &gallery).is_ok());
+        assert!(allow(Caller::Door(Origin::Known), &gallery).is_ok());
         assert!(allow(from(&den, 0), &gallery).is_ok());
         let refused = allow(from(&porch, 0), &gallery).unwrap_err();
         assert_eq!(refused.outcome, Outcome::NotAllowed);
         let expected = "application \"porch\" may not call \"gallery\": the manifest of gallery has to name it, callers = [\"porch\"]";
         assert_eq!(refused.diagnostic, expected);
+    }
+
+    #[test]
+    fn strangers_come_in_where_and_from_where_the_manifest_says() {
+        let near = std::net::IpAddr::from([192, 168, 1, 9]);
+        let far = std::net::IpAddr::from([192, 168, 2, 9]);
+        let gallery = gallery("[access]\ncoap = [\"192.168.1.0/24\"]\nhttp = \"none\"\n");
+        assert!(allow(Caller::Door(Origin::Coap(near)), &gallery).is_ok());
+        assert!(allow(Caller::Door(Origin::Known), &gallery).is_ok());
+        for origin in [Origin::Coap(far), Origin::Http(near)] {
+            assert_eq!(allow(Caller::Door(origin), &gallery).unwrap_err().outcome, Outcome::NotAllowed);
+        }
     }
 
     #[test]

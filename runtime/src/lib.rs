@@ -19,7 +19,7 @@ mod service;
 pub mod template;
 mod watch;
 
-pub use call::{Answer, CallId, Hop, Outcome, Request};
+pub use call::{Answer, CallId, Hop, Origin, Outcome, Request};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,
     RestError, StartError, check_archive,

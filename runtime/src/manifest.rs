@@ -18,6 +18,7 @@
 //! 6. `rootfs` has no `..`; if [`Application::load`] made the application and it is relative, the directory was there and, if
 //!    it is an image layout, had the image.
 
+pub mod access;
 mod check;
 mod code;
 mod document;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use sandbar_supervisor::identity::Network;
 use serde::{Deserialize, Serialize};
 
+pub use access::{Access, Doorway};
 pub use name::{Name, NameError};
 pub(crate) use problem::did_you_mean;
 pub use problem::{ManifestError, Place, Problem};
@@ -89,6 +91,8 @@ pub struct Application {
     pub network: Network,
     /// The root file system of its sandbox; without one, the host's system directories.
     pub rootfs: Option<Rootfs>,
+    /// Who may call it by the doors at which callers are not known.
+    pub access: Access,
     /// What its sandbox may use.
     pub limits: Limits,
     /// When it is put to rest.

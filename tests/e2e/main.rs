@@ -19,6 +19,7 @@
 //! | [`misbehaviour`] | functions that go wrong harm nobody else |
 //! | [`refusals`] | calls and datagrams that are refused |
 //! | [`manifests`] | applications that are refused |
+//! | [`coaps`] | devices with keys, and who may call |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
 //! | [`rootfs`] | applications with a root file system of their own |
 //! | [`serving`] | the host agent's own life |
@@ -34,6 +35,7 @@
 )]
 
 mod bench;
+mod coaps;
 mod deployments;
 mod isolation;
 mod kills;

@@ -34,7 +34,7 @@ pub(super) mod tests {
     /// A key of peer `port` for request `name`.
     pub(in crate::coap) fn key(port: u16, name: &str) -> Key {
         Key {
-            peer: Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)), local: None },
+            peer: Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)), local: None, session: None },
             request: name.as_bytes().into(),
         }
     }

@@ -11,6 +11,7 @@ use super::discovery;
 use super::message::Message;
 use super::option::{self, RequestOptions};
 use super::response::{Refusal, Response};
+use super::visitor::Visitor;
 use crate::content_format::LINK_FORMAT;
 use crate::outcome::{codes, diagnostic_line};
 use crate::service::Service;
@@ -22,6 +23,8 @@ pub(super) struct Inquiry {
     pub(super) options: RequestOptions,
     /// Whether the method reads (GET, FETCH) or changes something (POST, PUT).
     pub(super) reads: bool,
+    /// Who asks.
+    pub(super) visitor: Visitor,
 }
 
 /// What a path leads to.
@@ -37,11 +40,16 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) enum Work {
     Call(Request),
-    Discover { filters: Vec<String> },
+    Discover { filters: Vec<String>, visitor: Visitor },
 }
 
 /// Decides everything about a request that needs no state: nothing has run, nothing is kept.
-pub(super) fn inquire<S: Service>(service: &S, config: &CoapConfig, message: &Message) -> Result<Inquiry, Refusal> {
+pub(super) fn inquire<S: Service>(
+    service: &S,
+    config: &CoapConfig,
+    message: &Message,
+    visitor: &Visitor,
+) -> Result<Inquiry, Refusal> {
     let options = option::read(&message.packet)?;
     let Some(target) = resolve(&options.path, &message.packet) else {
         return Err(Response::error(ResponseType::NotFound, "no such path").into());
@@ -58,9 +66,16 @@ pub(super) fn inquire<S: Service>(service: &S, config: &CoapConfig, message: &Me
         }
     };
     match &target {
-        Target::Function { application, function } => service
-            .find(application, function.as_deref())
-            .map_err(|answer| respond(*answer, reads, options.accept, config))?,
+        Target::Function { application, function } => {
+            let function = function.as_deref();
+            // Before it is looked for: who may not call it is not told whether it is there.
+            let found = if visitor.may_call(application, function) {
+                service.find(visitor.origin(), application, function)
+            } else {
+                Err(Box::new(Answer::refused(Outcome::NotAllowed, "your key was not granted this call")))
+            };
+            found.map_err(|answer| respond(*answer, reads, options.accept, config))?;
+        }
         Target::Discovery { .. } => {
             if options.accept.is_some_and(|format| format != LINK_FORMAT) {
                 return Err(not_acceptable().into());
@@ -71,7 +86,7 @@ pub(super) fn inquire<S: Service>(service: &S, config: &CoapConfig, message: &Me
         let text = "a function has no representation to match";
         return Err(Response::error(ResponseType::PreconditionFailed, text).into());
     }
-    Ok(Inquiry { target, options, reads })
+    Ok(Inquiry { target, options, reads, visitor: visitor.clone() })
 }
 
 fn u8_of(method: RequestType) -> u8 {
@@ -100,11 +115,20 @@ fn resolve(path: &[String], packet: &Packet) -> Option<Target> {
 
 impl Target {
     /// What is to be done once the payload is there.
-    pub(super) fn work(self, payload: Bytes, content_format: Option<u16>) -> Work {
+    pub(super) fn work(self, payload: Bytes, content_format: Option<u16>, visitor: Visitor) -> Work {
         match self {
-            Self::Discovery { filters } => Work::Discover { filters },
+            Self::Discovery { filters } => Work::Discover { filters, visitor },
             Self::Function { application, function } => {
-                Work::Call(Request { application, function, payload, content_format, timeout: None, trace: false })
+                let origin = visitor.origin();
+                Work::Call(Request {
+                    application,
+                    function,
+                    payload,
+                    content_format,
+                    timeout: None,
+                    trace: false,
+                    origin,
+                })
             }
         }
     }
@@ -115,8 +139,8 @@ impl Work {
     pub(super) async fn run<S: Service>(self, service: &S) -> Answer {
         match self {
             Self::Call(request) => service.call(request).await,
-            Self::Discover { filters } => Answer {
-                payload: discovery::links(&service.applications(), &filters).into(),
+            Self::Discover { filters, visitor } => Answer {
+                payload: discovery::links(&service.applications(visitor.origin()), &filters, &visitor).into(),
                 content_format: Some(LINK_FORMAT),
                 ..Answer::refused(Outcome::Done, "")
             },

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sandbar_runtime::manifest::access::IpNet;
+
 /// Mebibytes in bytes, to keep the defaults readable.
 const MIB: usize = 1024 * 1024;
 
@@ -11,6 +13,8 @@ pub struct CoapConfig {
     /// The socket's receive buffer, in bytes. The usual system default of 208 KiB loses datagrams when some
     /// hundred clients send at once, and each loss costs its client a retransmission time-out of two seconds.
     pub receive_buffer_bytes: usize,
+    /// The networks from which datagrams are looked at, all others are dropped; `None`: from everywhere.
+    pub networks: Option<Vec<IpNet>>,
     /// Options in one message; one with more is rejected before anything is allocated for them.
     pub options_max: usize,
     /// Text of an error answer, in bytes: it has to fit a datagram beside the options.
@@ -98,6 +102,7 @@ impl Default for CoapConfig {
     fn default() -> Self {
         Self {
             receive_buffer_bytes: 4 * MIB,
+            networks: None,
             options_max: 64,
             diagnostic_bytes_max: 256,
             retry_after: Duration::from_secs(1),

@@ -13,6 +13,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts several.
+    pub(super) fn add_many(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The count so far.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -20,8 +25,25 @@ impl Counter {
     }
 }
 
+/// A struct of counters, with a list of them by name.
+macro_rules! counters {
+    ($(#[$about:meta])* pub struct $name:ident { $($(#[$doc:meta])* pub $counter:ident: Counter,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Default)]
+        pub struct $name { $($(#[$doc])* pub $counter: Counter,)* }
+
+        impl $name {
+            /// Every counter's name and its count so far.
+            #[must_use]
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($counter), self.$counter.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
 /// Everything the door counts, layer by layer.
-#[derive(Debug, Default)]
 pub struct CoapCounters {
     /// Datagrams received.
     pub datagrams: Counter,
@@ -31,6 +53,26 @@ pub struct CoapCounters {
     pub receive_errors: Counter,
     /// Datagrams that could not be sent, and were dropped as if lost on the way.
     pub send_errors: Counter,
+    /// Datagrams from networks that the door does not answer.
+    pub outside: Counter,
+    /// Clients that were asked to verify their address before a handshake.
+    pub cookies_sent: Counter,
+    /// Handshakes begun, with clients whose address was verified.
+    pub handshakes_begun: Counter,
+    /// Handshakes after which there was a session.
+    pub handshakes_done: Counter,
+    /// Handshakes that ended otherwise: another key, an unknown identity, given up, too slow, in the way of others.
+    pub handshakes_failed: Counter,
+    /// Handshakes not begun, or their session not opened: for want of room, or because the client offers nothing we have.
+    pub handshakes_refused: Counter,
+    /// Sessions that ended, in whatever way. `handshakes_done` less this is how many there are.
+    pub sessions_ended: Counter,
+    /// Sessions among them that were closed because nothing came.
+    pub sessions_expired: Counter,
+    /// Datagrams of a secure door that were dropped: no records, of no session, forged, repeated or damaged.
+    pub records_dropped: Counter,
+    /// Answers that were dropped because their session had ended.
+    pub sessions_gone: Counter,
     /// Datagrams that were not well-formed messages.
     pub malformed: Counter,
     /// Empty confirmable messages.
@@ -41,6 +83,8 @@ pub struct CoapCounters {
     pub repeated: Counter,
     /// Requests refused before anything ran, for any reason but overload.
     pub refused: Counter,
+    /// Requests among them of callers that may not make them.
+    pub forbidden: Counter,
     /// Requests refused before anything ran, for want of room.
     pub overloaded: Counter,
     /// Calls begun.
@@ -57,4 +101,5 @@ pub struct CoapCounters {
     pub exchanges_expired: Counter,
     /// Block-wise transfers that were abandoned or gave way to others.
     pub transfers_expired: Counter,
+}
 }

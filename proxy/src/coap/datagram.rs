@@ -9,6 +9,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,26 @@ pub(super) struct Endpoint {
     pub(super) remote: SocketAddr,
     /// The address it asked; `None` when the socket is bound to one.
     pub(super) local: Option<LocalAddress>,
+    /// The session it speaks in; `None` in the clear.
+    pub(super) session: Option<SessionNumber>,
+}
+
+/// Numbers the sessions of a door, each once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SessionNumber(NonZeroU64);
+
+impl Default for SessionNumber {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
+    }
+}
+
+impl SessionNumber {
+    /// The number after this one.
+    pub(super) fn next(self) -> Self {
+        // There is no time for 2^64 handshakes.
+        Self(self.0.saturating_add(1))
+    }
 }
 
 /// One of our addresses.
@@ -64,6 +85,14 @@ pub enum BindError {
         address: SocketAddr,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The layer that protects what is said cannot be set up.
+    #[error("cannot set up DTLS on {address}")]
+    Dtls {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why.
+        source: super::dtls::DtlsError,
     },
     /// The bound socket could not be set up.
     #[error("cannot set up the UDP socket on {address}: {step}")]
@@ -172,11 +201,11 @@ impl DatagramSocket {
     fn sender(&self, message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Endpoint> {
         let remote = message.address.as_ref().and_then(socket_address).filter(|remote| remote.port() != 0)?;
         if !self.wildcard {
-            return Some(Endpoint { remote, local: None });
+            return Some(Endpoint { remote, local: None, session: None });
         }
         // Without its control message it is not known where it was sent to.
         let local = message.cmsgs().ok()?.find_map(destination).flatten()?;
-        Some(Endpoint { remote, local: Some(local) })
+        Some(Endpoint { remote, local: Some(local), session: None })
     }
 
     /// Sends a datagram if the send buffer has room for it.

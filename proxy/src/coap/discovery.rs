@@ -2,6 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::visitor::Visitor;
 use crate::content_format::LINK_FORMAT;
 use crate::service::ServedApplication;
 
@@ -23,9 +24,9 @@ struct Link {
     content_format: Option<u16>,
 }
 
-/// The links of all applications that pass all filters; a filter is an item of the query, `name=value` or
-/// `name=prefix*`.
-pub(super) fn links(applications: &[ServedApplication], filters: &[String]) -> String {
+/// The links of all applications and functions that the visitor may call and that pass all filters; a filter is an item
+/// of the query, `name=value` or `name=prefix*`.
+pub(super) fn links(applications: &[ServedApplication], filters: &[String], visitor: &Visitor) -> String {
     let mut rendered = String::new();
     let own = Link { href: format!("/{}", PATH.join("/")), resource_type: None, content_format: Some(LINK_FORMAT) };
     let served = applications.iter().flat_map(|application| {
@@ -33,6 +34,7 @@ pub(super) fn links(applications: &[ServedApplication], filters: &[String]) -> S
         let functions: Vec<Link> = application
             .functions
             .iter()
+            .filter(|function| visitor.may_call(&application.name, Some(function)))
             .map(|function| Link {
                 href: format!("{href}/{}", utf8_percent_encode(function, SEGMENT)),
                 resource_type: Some(FUNCTION),
@@ -40,7 +42,7 @@ pub(super) fn links(applications: &[ServedApplication], filters: &[String]) -> S
             })
             .collect();
         let entry = Link { href, resource_type: Some(APPLICATION), content_format: None };
-        std::iter::once(entry).chain(functions)
+        Some(entry).filter(|_| visitor.may_call(&application.name, None)).into_iter().chain(functions)
     });
     for link in std::iter::once(own).chain(served) {
         if filters.iter().all(|filter| link.passes(filter)) {
@@ -100,7 +102,21 @@ mod tests {
             ServedApplication { name: "odd name".to_owned(), functions: Vec::new() },
         ];
         let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
-        links(&applications, &filters)
+        links(&applications, &filters, &Visitor::Stranger([127, 0, 0, 1].into()))
+    }
+
+    #[test]
+    fn an_identity_sees_what_it_may_call() {
+        let applications = ["den", "porch", "shed"].map(|name| ServedApplication {
+            name: name.to_owned(),
+            functions: vec!["one".to_owned(), "two".to_owned()],
+        });
+        let text = "[identities.x]\nkey = \"0123456789abcdef\"\ngrants = [\"den\", \"porch/two\"]\n";
+        let keys = crate::keys::Keys::parse(text).unwrap();
+        let seen = links(&applications, &[], &Visitor::Known(std::sync::Arc::clone(keys.get(b"x").unwrap())));
+        let paths: Vec<_> =
+            seen.split(',').filter_map(|link| link.split_once('>').map(|(path, _)| &path[1..])).collect();
+        assert_eq!(paths, ["/.well-known/core", "/den", "/den/one", "/den/two", "/porch/two"]);
     }
 
     #[test]

@@ -11,13 +11,15 @@
 //! Invariants:
 //! 1. A running exchange is never forgotten: it leaves its place by [`Exchanges::finish`] alone, and room for its
 //!    answer is reserved from the start.
-//! 2. What does not fit is refused before anything runs; nothing is forgotten before its time to make room.
+//! 2. What does not fit is refused before anything runs; nothing is forgotten before its time to make room. What a
+//!    session that has ended leaves is nobody's ([`Exchanges::forget`]).
 //! 3. Nothing here waits, sends or reads a clock: the caller passes the time and sends what is returned.
 //!
 //! It does not limit how fast we send to a peer beyond one answer per request (RFC 7252, section 4.7, binds clients).
 //!
 //! Reference: RFC 7252, sections 4.2 to 4.5 and 5.2.
 
+mod ended;
 mod peer;
 mod room;
 mod separate;

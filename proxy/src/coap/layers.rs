@@ -128,6 +128,9 @@ impl Layers {
             Ok(inquiry) => self.admit(from, message, inquiry, now),
             Err(refusal) => {
                 self.counters.refused.add();
+                if refusal.response.code == ResponseType::Forbidden {
+                    self.counters.forbidden.add();
+                }
                 let silent = refusal.silent_if_not_confirmable && !message.confirmable;
                 let unwanted = option::unwanted(&message.packet);
                 let response = Some(&refusal.response).filter(|response| !unwanted.covers(response));
@@ -148,6 +151,13 @@ impl Layers {
         let mut response = self.downloads.begin(&key, response, block2, now);
         response.block1 = block1;
         self.exchanges.finish(exchange, Some(&response), now)
+    }
+
+    /// A session has ended: nobody will ask for what is kept of it.
+    pub(super) fn ended(&mut self, session: &Endpoint) {
+        self.exchanges.forget(session);
+        self.uploads.forget(session);
+        self.downloads.forget(session);
     }
 
     /// Does what is due, and gives what is to be sent.
@@ -196,7 +206,7 @@ impl Layers {
             None => payload,
             Some(block) => match self.upload(&arrival, &key, block, options.size1, &payload) {
                 Ok(whole) => whole,
-                Err(reaction) => return reaction,
+                Err(reaction) => return *reaction,
             },
         };
         let exchange = self.exchanges.begin(from, &message, whole.len(), now);
@@ -211,7 +221,7 @@ impl Layers {
             block2,
         };
         let content_format = options.content_format;
-        let work = inquiry.target.work(whole, content_format);
+        let work = inquiry.target.work(whole, content_format, inquiry.visitor);
         Reaction::Run(work, Box::new(pending))
     }
 
@@ -223,18 +233,18 @@ impl Layers {
         block: Block,
         size1: Option<u32>,
         bytes: &[u8],
-    ) -> Result<Bytes, Reaction> {
+    ) -> Result<Bytes, Box<Reaction>> {
         match self.uploads.take(key, block, size1, bytes, arrival.now) {
             Ok(Progress::Whole(payload)) => Ok(payload),
             Ok(Progress::Next) => {
                 let response = Response { block1: Some(block), ..Response::new(ResponseType::Continue) };
-                Err(self.answer(arrival, &response))
+                Err(self.answer(arrival, &response).into())
             }
             Err(Refused::Because(response)) => {
                 let response = Response { block1: Some(block), ..*response };
-                Err(self.refuse(arrival, response))
+                Err(self.refuse(arrival, response).into())
             }
-            Err(Refused::NoRoom) => Err(self.overloaded(arrival, "too many payloads on their way in")),
+            Err(Refused::NoRoom) => Err(self.overloaded(arrival, "too many payloads on their way in").into()),
         }
     }
 

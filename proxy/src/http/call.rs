@@ -6,7 +6,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use sandbar_runtime::{Answer, CallId, Outcome};
+use sandbar_runtime::{Answer, CallId, Origin, Outcome};
 
 use super::Shared;
 use super::admission::{NoRoom, Place};
@@ -73,7 +73,8 @@ async fn call<S: Service>(
     if ![Method::GET, Method::POST, Method::PUT].contains(request.method()) {
         return Err(Refusal::Method);
     }
-    shared.service.find(&application, function.as_deref())?;
+    let origin = Origin::Http(peer);
+    shared.service.find(origin, &application, function.as_deref())?;
     let mut place = shared.admission.admit(peer).map_err(|no_room| overloaded(no_room, &shared.config))?;
     let content_format = request
         .headers()
@@ -86,7 +87,15 @@ async fn call<S: Service>(
         .map_err(|error| not_taken(error, &shared.config))?;
     let answer = shared
         .service
-        .call(sandbar_runtime::Request { application, function, payload, content_format, timeout: None, trace: false })
+        .call(sandbar_runtime::Request {
+            application,
+            function,
+            payload,
+            content_format,
+            timeout: None,
+            trace: false,
+            origin,
+        })
         .await;
     place.release_body();
     Ok((answer, place))

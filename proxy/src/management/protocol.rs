@@ -1,5 +1,6 @@
 //! What both halves of the management service send each other.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -28,6 +29,9 @@ pub struct Door {
     pub protocol: Protocol,
     /// Where; with the port that was given, where the configuration left it to the system.
     pub address: SocketAddr,
+    /// What it has counted since it was opened, by name; empty for a door that does not count.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// The protocols calls come in by.
@@ -36,6 +40,8 @@ pub struct Door {
 pub enum Protocol {
     /// CoAP over UDP (RFC 7252).
     Coap,
+    /// CoAP over DTLS over UDP.
+    Coaps,
     /// HTTP/1.1 over TCP.
     Http,
 }

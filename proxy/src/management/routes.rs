@@ -13,13 +13,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use sandbar_runtime::{
+<<<<<<< HEAD
     Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Outcome, RemoveError, Request, RestError,
+=======
+    Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Origin, Outcome, RemoveError, Request,
+>>>>>>> coaps
 };
 use tokio::sync::watch;
 
-use super::protocol::{
-    CallQuery, DeployRequest, Door, ErrorBody, HostStatus, LogRecord, LogsQuery, encode_answer, millis,
-};
+use super::OpenDoor;
+use super::protocol::{CallQuery, DeployRequest, ErrorBody, HostStatus, LogRecord, LogsQuery, encode_answer, millis};
 
 /// Bytes of a request that is not a call: a path and its JSON.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -28,7 +31,7 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Management {
     pub(super) host: HostAgent,
-    pub(super) doors: Vec<Door>,
+    pub(super) doors: Vec<OpenDoor>,
     pub(super) started: Instant,
     /// Becomes true when the service is to end: followed logs end then, as nothing else would end them.
     pub(super) stopping: watch::Receiver<bool>,
@@ -90,7 +93,7 @@ async fn host(State(management): State<Management>) -> Json<HostStatus> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_ms: millis(management.started.elapsed()),
-        doors: management.doors,
+        doors: management.doors.iter().map(OpenDoor::told).collect(),
     })
 }
 
@@ -156,6 +159,7 @@ async fn call(
                 content_format: query.content_format,
                 timeout: query.timeout_ms.map(Duration::from_millis),
                 trace: query.trace,
+                origin: Origin::Known,
             };
             management.host.call(request).await
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sandbar_proxy::{ServedApplication, Service};
-use sandbar_runtime::{Answer, CallId, Outcome, Request};
+use sandbar_runtime::{Answer, CallId, Origin, Outcome, Request};
 
 /// Functions of the application `test`; the entry function echoes.
 pub(crate) const FUNCTIONS: [&str; 6] = ["echo", "sleep", "big", "fail", "panic", "overloaded"];
@@ -28,7 +28,7 @@ impl Echo {
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl Service for Echo {
-    fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
+    fn find(&self, _: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
         if application != "test" {
             let text = "no such application";
             return Err(Box::new(Answer::refused(Outcome::NotFound, text)));
@@ -77,7 +77,7 @@ impl Service for Echo {
         PAYLOAD_BYTES_MAX
     }
 
-    fn applications(&self) -> Vec<ServedApplication> {
+    fn applications(&self, _: Origin) -> Vec<ServedApplication> {
         vec![ServedApplication { name: "test".to_owned(), functions: FUNCTIONS.map(str::to_owned).to_vec() }]
     }
 }

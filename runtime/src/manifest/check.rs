@@ -10,7 +10,7 @@ use super::problem::{Problems, did_you_mean};
 use super::quantity::{show_time, time};
 use super::{
     Application, CALLERS_MAX, CALLS_MAX, FUNCTIONS_MAX, Function, Limits, NEXT_MAX, Name, Network, READY_MAX, Ready,
-    Rootfs, Runtime, Target, code, limits, rest,
+    Rootfs, Runtime, Target, access, code, limits, rest,
 };
 
 /// The time-out of a function that names none.
@@ -36,6 +36,7 @@ pub(super) fn application(plain: &Plain, dir: Option<&Path>, problems: &mut Prob
     let calls = calls(plain, problems);
     let callers = callers(plain, problems);
     let rootfs = plain.rootfs.as_ref().and_then(|rootfs| checked_rootfs(rootfs, dir, problems));
+    let access = access::access(&plain.access, problems);
     let limits = limits::limits(&plain.limits, plain.functions.len(), problems);
     let rest = rest::rest(&plain.rest, problems);
     let network = network(plain.network.as_ref(), problems);
@@ -43,7 +44,7 @@ pub(super) fn application(plain: &Plain, dir: Option<&Path>, problems: &mut Prob
     let functions: Vec<_> = plain.functions.iter().zip(next).filter_map(function).collect();
     let complete = functions.len() == plain.functions.len();
     let (name, entry) = (name?, entry?);
-    complete.then_some(Application { name, entry, functions, calls, callers, network, rootfs, limits, rest })
+    complete.then_some(Application { name, entry, functions, calls, callers, network, rootfs, access, limits, rest })
 }
 
 fn network(written: Option<&At<String>>, problems: &mut Problems<'_>) -> Network {

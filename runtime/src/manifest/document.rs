@@ -26,6 +26,7 @@ pub(super) struct Plain {
     pub(super) network: Option<At<String>>,
     pub(super) rootfs: Option<At<String>>,
     pub(super) limits: PlainLimits,
+    pub(super) access: PlainAccess,
     /// In the order of the text.
     pub(super) rest: PlainRest,
     pub(super) functions: Vec<PlainFunction>,
@@ -41,6 +42,20 @@ pub(super) struct PlainLimits {
     pub(super) queue: Option<At<i64>>,
     pub(super) calls: Option<At<i64>>,
     pub(super) spin: Option<At<String>>,
+}
+
+/// The table `[access]` as it was written; without any field if there is none.
+#[derive(Debug, Default)]
+pub(super) struct PlainAccess {
+    pub(super) coap: Option<At<PlainDoorway>>,
+    pub(super) http: Option<At<PlainDoorway>>,
+}
+
+/// Who may come in by one door, as it was written.
+#[derive(Debug)]
+pub(super) enum PlainDoorway {
+    Word(String),
+    Networks(Vec<At<String>>),
 }
 
 /// The table `[rest]` as it was written; without any field if there is none.
@@ -73,8 +88,15 @@ pub(super) struct PlainFunction {
     pub(super) limits: PlainLimits,
 }
 
+<<<<<<< HEAD
 const TOP_FIELDS: [&str; 9] = ["name", "entry", "calls", "callers", "network", "rootfs", "limits", "rest", "functions"];
 const REST_FIELDS: [&str; 3] = ["ready", "workers", "sandbox"];
+=======
+const TOP_FIELDS: [&str; 10] =
+    ["name", "entry", "calls", "callers", "network", "rootfs", "access", "limits", "rest", "functions"];
+const ACCESS_FIELDS: [&str; 2] = ["coap", "http"];
+const REST_FIELDS: [&str; 2] = ["ready", "sandbox"];
+>>>>>>> coaps
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
 const FUNCTION_FIELDS: [&str; 8] =
     ["runtime", "code", "handler", "timeout", "ready", "content_format", "next", "limits"];
@@ -107,6 +129,10 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Plain> {
         ),
         network: text_field(table, "network", "\"host\"", problems),
         rootfs: text_field(table, "rootfs", "\"oci:image\"", problems),
+        access: match table_field(table, "access", problems) {
+            Some((_, access)) => read_access(access, problems),
+            None => PlainAccess::default(),
+        },
         limits,
         rest: match table_field(table, "rest", problems) {
             Some((_, rest)) => read_rest(rest, problems),
@@ -132,6 +158,23 @@ fn note_missing(table: &DeTable<'_>, plain: &Plain, problems: &mut Problems<'_>)
             first.name.value
         ));
     }
+}
+
+fn read_access(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainAccess {
+    refuse_unknown(table, &ACCESS_FIELDS, problems);
+    let mut doorway = |name, shut: &str| {
+        let value = table.get(name)?;
+        let written = if let Some(word) = value.get_ref().as_str() {
+            PlainDoorway::Word(word.to_owned())
+        } else if value.get_ref().as_array().is_some() {
+            PlainDoorway::Networks(texts_field(table, name, "networks, as strings", problems))
+        } else {
+            wrong_type(value, name, &format!("\"open\", \"{shut}\" or a list of networks"), problems);
+            return None;
+        };
+        Some(At { value: written, span: value.span() })
+    };
+    PlainAccess { coap: doorway("coap", "coaps"), http: doorway("http", "none") }
 }
 
 fn read_rest(table: &DeTable<'_>, problems: &mut Problems<'_>) -> PlainRest {

@@ -167,7 +167,7 @@ fn an_unknown_field_is_refused_with_its_place_and_the_nearest_right_name() {
          sandbar.toml:7:1: unknown field `memmory`; did you mean `memory`?"
     );
     assert!(problems(&one("[nonsense]\n")).contains(
-        "unknown field `nonsense`; known here: name, entry, calls, callers, network, rootfs, limits, rest, functions"
+        "unknown field `nonsense`; known here: name, entry, calls, callers, network, rootfs, access, limits, rest, functions"
     ));
 }
 

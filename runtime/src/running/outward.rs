@@ -17,7 +17,7 @@ use sandbar_bus::clock::now_ns;
 use sandbar_bus::{Address, Envelope, Verdict};
 
 use super::Running;
-use crate::call::{Answer, CallId, Outcome, Request};
+use crate::call::{Answer, CallId, Origin, Outcome, Request};
 use crate::host_bus::Caller;
 use crate::manifest::Target;
 
@@ -79,6 +79,7 @@ impl Running {
             content_format: envelope.content_format,
             timeout: waits.then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns()))),
             trace: false,
+            origin: Origin::Known,
         };
         Ok(Outward { target, request, depth: known.depth, envelope })
     }

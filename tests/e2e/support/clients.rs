@@ -18,6 +18,21 @@ pub(crate) fn coap_client() -> Option<Command> {
     found.map(Command::new)
 }
 
+/// libcoap's clients for coaps, each on a TLS library of its own; a test without any is skipped.
+pub(crate) fn coaps_clients() -> Vec<PathBuf> {
+    let found: Vec<PathBuf> = ["coap-client-openssl", "coap-client-gnutls"]
+        .into_iter()
+        .filter_map(|name| {
+            let path = program::find(&[name]);
+            if path.is_none() {
+                skipped(&format!("there is no {name} (Debian: libcoap3-bin)"));
+            }
+            path
+        })
+        .collect();
+    found
+}
+
 /// aiocoap's client, ready for more arguments; a test without it is skipped.
 pub(crate) fn aiocoap_client() -> Option<Command> {
     let places = [std::env::var_os("SANDBAR_TEST_VENV").map(PathBuf::from), Some(target_directory().join("venv"))];

@@ -14,6 +14,7 @@ use super::store::{Store, Yield};
 use crate::coap::block::Block;
 use crate::coap::call::size_option;
 use crate::coap::config::TransferLimits;
+use crate::coap::datagram::Endpoint;
 use crate::coap::response::Response;
 
 /// All downloads of a door.
@@ -95,6 +96,10 @@ impl Downloads {
             return Response::error(ResponseType::BadRequest, text);
         }
         cut(answer, block)
+    }
+
+    pub(in crate::coap) fn forget(&mut self, peer: &Endpoint) {
+        self.store.forget(peer);
     }
 
     pub(in crate::coap) fn expire(&mut self, now: Instant) {

@@ -159,6 +159,13 @@ impl<V> Store<V> {
         }
     }
 
+    /// Drops all of a peer.
+    pub(super) fn forget(&mut self, peer: &Endpoint) {
+        while let Some(oldest) = self.oldest_of(peer) {
+            self.drop_value(&oldest);
+        }
+    }
+
     /// When [`Self::expire`] will have something to drop.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let oldest = self.oldest()?;
@@ -281,6 +288,20 @@ mod tests {
         store.insert(&key(4, "d"), 4, 0, Yield::Oldest, later).unwrap();
         assert_eq!(store.peek(&key(1, "a")), None);
         assert_eq!(store.dropped(), 2);
+    }
+
+    #[test]
+    fn a_peer_that_has_gone_leaves_nothing() {
+        let now = Instant::now();
+        let mut store = store(8, 8, 10_000);
+        for name in ["a", "b", "c"] {
+            store.insert(&key(1, name), 1, 100, Yield::Stale, now).unwrap();
+        }
+        store.insert(&key(2, "a"), 2, 100, Yield::Stale, now).unwrap();
+        store.forget(&key(1, "a").peer);
+        assert_eq!((store.entries.len(), store.peek(&key(2, "a")), store.dropped()), (1, Some(&2), 3));
+        store.forget(&key(2, "a").peer);
+        assert_empty(&store);
     }
 
     #[test]

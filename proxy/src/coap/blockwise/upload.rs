@@ -19,6 +19,7 @@ use super::store::{Full, Store, Yield};
 use crate::coap::block::Block;
 use crate::coap::call::too_large;
 use crate::coap::config::TransferLimits;
+use crate::coap::datagram::Endpoint;
 use crate::coap::response::Response;
 
 /// All uploads of a door.
@@ -131,6 +132,10 @@ impl Uploads {
             return Err(Refused::NoRoom);
         }
         Ok(Progress::Next)
+    }
+
+    pub(in crate::coap) fn forget(&mut self, peer: &Endpoint) {
+        self.store.forget(peer);
     }
 
     pub(in crate::coap) fn expire(&mut self, now: Instant) {

@@ -1,7 +1,7 @@
 use std::future;
 
 use coap_lite::MessageType;
-use sandbar_runtime::CallId;
+use sandbar_runtime::{CallId, Origin};
 
 use super::*;
 use crate::coap::message::{Received, read};
@@ -12,7 +12,7 @@ use crate::service::ServedApplication;
 struct Host;
 
 impl Service for Host {
-    fn find(&self, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
+    fn find(&self, _: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
         match (application, function) {
             ("app", None | Some("f")) => Ok(()),
             _ => Err(Box::new(Answer::refused(Outcome::NotFound, "not here"))),
@@ -27,7 +27,7 @@ impl Service for Host {
         1024
     }
 
-    fn applications(&self) -> Vec<ServedApplication> {
+    fn applications(&self, _: Origin) -> Vec<ServedApplication> {
         Vec::new()
     }
 }
@@ -43,7 +43,7 @@ fn asked(method: RequestType, options: &[(CoapOption, &[u8])]) -> Result<Inquiry
     let Received::Request(message) = read(&datagram, 64) else {
         panic!("no request");
     };
-    inquire(&Host, &CoapConfig::default(), &message)
+    inquire(&Host, &CoapConfig::default(), &message, &Visitor::Stranger([127, 0, 0, 1].into()))
 }
 
 fn path<'a>(segments: &[&'a str]) -> Vec<(CoapOption, &'a [u8])> {
@@ -156,4 +156,25 @@ fn errors_say_why_and_for_how_long() {
 
     let long = Answer::refused(Outcome::Failed, "x".repeat(5000));
     assert_eq!(respond(long, true, None, &config).payload.len(), 256);
+}
+
+#[test]
+fn what_was_not_granted_is_refused_before_it_is_looked_for() {
+    let text = "[identities.x]\nkey = \"0123456789abcdef\"\ngrants = [\"app/f\", \"gone\"]\n";
+    let keys = crate::keys::Keys::parse(text).unwrap();
+    let known = Visitor::Known(std::sync::Arc::clone(keys.get(b"x").unwrap()));
+    let code = |path: &[&str]| {
+        let mut packet = Packet::new();
+        packet.header.code = coap_lite::MessageClass::Request(RequestType::Post);
+        for segment in path {
+            packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
+        }
+        let Received::Request(message) = read(&packet.to_bytes().unwrap(), 64) else { panic!("no request") };
+        inquire(&Host, &CoapConfig::default(), &message, &known).map(|_| ()).map_err(|refusal| refusal.response.code)
+    };
+    assert_eq!(code(&["app", "f"]), Ok(()));
+    assert_eq!(code(&["app"]), Err(ResponseType::Forbidden));
+    assert_eq!(code(&["app", "nothing"]), Err(ResponseType::Forbidden));
+    assert_eq!(code(&["nothing"]), Err(ResponseType::Forbidden));
+    assert_eq!(code(&["gone"]), Err(ResponseType::NotFound));
 }

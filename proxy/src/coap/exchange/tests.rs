@@ -3,7 +3,7 @@ use crate::coap::message::{Received, read};
 use coap_lite::{Packet, ResponseType};
 
 fn peer(port: u16) -> Endpoint {
-    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)), local: None }
+    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], port)), local: None, session: None }
 }
 
 /// A GET with a token of one byte.
@@ -293,4 +293,25 @@ fn answers_at_once_are_remembered_and_answers_once_are_not() {
     assert!(exchanges.answer_once(&peer(1), &get(false, 2, 1), None).is_none());
     let bare = exchanges.answer_once(&peer(1), &get(true, 3, 1), None).unwrap();
     assert_eq!(bare.bytes[..], [0x60, 0, 0, 3]);
+}
+
+#[test]
+fn a_session_that_has_ended_leaves_its_running_calls_alone() {
+    let (mut exchanges, now) = exchanges(CoapConfig::default());
+    for id in 0..10 {
+        exchanges.answer_at_once(&peer(1), &get(id % 2 == 0, id, 1), Some(&content()), now);
+    }
+    let running = exchanges.begin(&peer(1), &get(true, 10, 1), 0, now);
+    let slow = exchanges.begin(&peer(1), &get(true, 11, 1), 0, now);
+    ticked(&mut exchanges, now + CoapConfig::default().acknowledge_after);
+    exchanges.finish(slow, Some(&content()), now).unwrap();
+    exchanges.answer_at_once(&peer(2), &get(true, 1, 1), Some(&content()), now);
+    assert_eq!((exchanges.count, exchanges.confirmations, exchanges.peers.len()), (13, 1, 2));
+    exchanges.forget(&peer(1));
+    assert_eq!((exchanges.count, exchanges.confirmations, exchanges.calls()), (2, 0, 1));
+    exchanges.finish(running, None, now);
+    exchanges.forget(&peer(1));
+    exchanges.forget(&peer(2));
+    assert_eq!((exchanges.count, exchanges.bytes, exchanges.peers.len()), (0, 0, 0));
+    assert!(ticked(&mut exchanges, now + Duration::from_secs(300)).is_empty());
 }

@@ -5,6 +5,7 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType};
 use super::super::call::Target;
 use super::super::message::{Received, read};
 use super::*;
+use crate::coap::visitor::Visitor;
 
 const PAYLOAD_BYTES_MAX: usize = 8192;
 
@@ -16,7 +17,7 @@ struct Door {
 }
 
 fn peer() -> Endpoint {
-    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], 9)), local: None }
+    Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], 9)), local: None, session: None }
 }
 
 /// A POST to `/a`.
@@ -65,6 +66,7 @@ impl Door {
             target: Target::Function { application: "a".to_owned(), function: None },
             options,
             reads: false,
+            visitor: Visitor::Stranger([127, 0, 0, 1].into()),
         });
         self.layers.request(&peer(), message, inquiry, self.now)
     }

@@ -1,0 +1,179 @@
+//! Between the socket and the messages of a door: on a secure one the DTLS layer, as the door's tasks share it.
+//!
+//! It has a lock of its own, so that a handshake's computation holds up the receiving task alone, and no call's answer for
+//! longer than that.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use sandbar_runtime::manifest::access::within;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::Shared;
+use super::datagram::{Endpoint, Transmit};
+use super::dtls::{Arrival, Dtls, DtlsConfig};
+use super::visitor::Visitor;
+use crate::keys::Keys;
+use crate::service::Service;
+
+/// What makes a door a secure one.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// What handshakes and sessions may take.
+    pub limits: DtlsConfig,
+    /// Who may open sessions; looked at again whenever it changes.
+    pub keys: watch::Receiver<Arc<Keys>>,
+}
+
+/// The layer, and what its time keeper waits for.
+#[derive(Debug)]
+pub(super) struct Guard {
+    state: Mutex<State>,
+    /// Tells the time keeper that something is due before what it waits for.
+    earlier: Notify,
+    keys: watch::Receiver<Arc<Keys>>,
+}
+
+#[derive(Debug)]
+struct State {
+    dtls: Dtls,
+    awaited: Option<Instant>,
+}
+
+impl Guard {
+    pub(super) fn new(dtls: Dtls, keys: watch::Receiver<Arc<Keys>>) -> Self {
+        Self { state: Mutex::new(State { dtls, awaited: None }), earlier: Notify::new(), keys }
+    }
+
+    pub(super) fn receive(&self, from: &Endpoint, datagram: &[u8]) -> Arrival {
+        let mut state = self.lock();
+        let mut arrival = state.dtls.receive(from, datagram, Instant::now());
+        arrival.ended = state.dtls.take_ended();
+        let next = state.dtls.next_deadline();
+        let earlier = match (next, state.awaited) {
+            (Some(next), Some(awaited)) => next < awaited,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier {
+            state.awaited = next;
+            self.earlier.notify_one();
+        }
+        arrival
+    }
+
+    pub(super) fn seal(&self, transmit: &Transmit) -> Vec<Transmit> {
+        self.lock().dtls.seal(transmit)
+    }
+
+    pub(super) fn close_all(&self) -> Vec<Transmit> {
+        let mut out = Vec::new();
+        self.lock().dtls.close_all(&mut out);
+        out
+    }
+
+    /// The sessions that have ended since this was asked last, or a datagram came.
+    pub(super) fn take_ended(&self) -> Vec<Endpoint> {
+        self.lock().dtls.take_ended()
+    }
+
+    /// The keys as they change.
+    pub(super) fn keys(&self) -> watch::Receiver<Arc<Keys>> {
+        self.keys.clone()
+    }
+
+    /// Does what is due, and what a change of the keys asks for; gives what is to be sent.
+    pub(super) async fn next(&self, keys: &mut watch::Receiver<Arc<Keys>>) -> Vec<Transmit> {
+        loop {
+            let mut out = Vec::new();
+            let awaited = {
+                let mut state = self.lock();
+                state.dtls.tick(Instant::now(), &mut out);
+                state.awaited = state.dtls.next_deadline();
+                state.awaited
+            };
+            if !out.is_empty() {
+                return out;
+            }
+            let due = async {
+                match awaited {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.earlier.notified() => {}
+                () = changed(keys) => {
+                    let keys = Arc::clone(&keys.borrow_and_update());
+                    self.lock().dtls.replace_keys(keys, &mut out);
+                    return out;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug of ours; the door goes on with the state as it is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Service> Shared<S> {
+    /// Deals with one datagram.
+    pub(super) async fn arrived(self: &Arc<Self>, from: &Endpoint, bytes: &[u8], calls: &mut JoinSet<()>) {
+        let address = from.remote.ip();
+        if self.config.networks.as_ref().is_some_and(|networks| !within(networks, address)) {
+            self.counters.outside.add();
+            return;
+        }
+        let Some(guard) = &self.guard else {
+            return self.message(from, &Visitor::Stranger(address), bytes, calls).await;
+        };
+        let arrival = guard.receive(from, bytes);
+        for transmit in &arrival.transmits {
+            self.send_as_it_is(transmit).await;
+        }
+        self.forget(&arrival.ended);
+        for (from, identity, bytes) in arrival.messages {
+            self.message(&from, &Visitor::Known(identity), &bytes, calls).await;
+        }
+    }
+
+    /// A message for a session, as datagrams.
+    pub(super) fn sealed(&self, transmit: &Transmit) -> Vec<Transmit> {
+        let sealed = self.guard.as_ref().map(|guard| guard.seal(transmit)).unwrap_or_default();
+        if sealed.is_empty() {
+            self.counters.sessions_gone.add();
+        }
+        sealed
+    }
+
+    /// Looks after handshakes and sessions, for ever.
+    pub(super) async fn keep_sessions(&self) {
+        let Some(guard) = &self.guard else {
+            return std::future::pending().await;
+        };
+        let mut keys = guard.keys();
+        loop {
+            for transmit in guard.next(&mut keys).await {
+                self.send_as_it_is(&transmit).await;
+            }
+            self.forget(&guard.take_ended());
+        }
+    }
+
+    fn forget(&self, ended: &[Endpoint]) {
+        for session in ended {
+            self.change(|layers, _| layers.ended(session));
+        }
+    }
+}
+
+/// Completes when there are other keys; never if there can be none any more.
+async fn changed(keys: &mut watch::Receiver<Arc<Keys>>) {
+    if keys.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
