@@ -75,6 +75,7 @@ impl InvokeArguments {
             content_format: self.content_format,
             timeout: self.timeout,
             trace: self.trace,
+            ..Request::default()
         };
         let answer = self.host.client().call(request).await?;
         if self.json {

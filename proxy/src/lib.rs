@@ -13,5 +13,6 @@ pub mod http;
 pub mod management;
 mod outcome;
 mod service;
+mod uri;
 
 pub use service::{ServedApplication, Service};

@@ -35,6 +35,7 @@
 
 mod bench;
 mod deployments;
+mod described;
 mod isolation;
 mod kills;
 mod lies;

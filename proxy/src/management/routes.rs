@@ -145,6 +145,7 @@ async fn call(
                 content_format: query.content_format,
                 timeout: query.timeout_ms.map(Duration::from_millis),
                 trace: query.trace,
+                ..Request::default()
             };
             management.host.call(request).await
         }
