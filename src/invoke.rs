@@ -76,6 +76,7 @@ impl InvokeArguments {
             timeout: self.timeout,
             trace: self.trace,
             origin: Origin::Known,
+            ..Request::default()
         };
         let answer = self.host.client().call(request).await?;
         if self.json {

@@ -20,6 +20,7 @@ use crate::envelope::{Address, Envelope};
 use crate::hold::Draft;
 use crate::layout::{Geometry, Layout};
 use crate::message::{Actor, MessageHeader, Stay};
+use crate::properties::PROPERTIES_BYTES_MAX;
 use crate::segment::Segment;
 use crate::slot::Phase;
 
@@ -57,6 +58,8 @@ pub enum PostError {
 pub struct Received {
     /// What it says of itself: an allegation. Without a verdict it is a request to another application.
     pub envelope: Envelope,
+    /// What was said of it, encoded: no longer than [`PROPERTIES_BYTES_MAX`].
+    pub properties: Vec<u8>,
     /// Its payload, no longer than the layout allows.
     pub payload: Vec<u8>,
 }
@@ -79,7 +82,15 @@ impl AgentSide {
     /// # Errors
     /// When there is no room for it.
     pub fn post(&self, payload: &[u8], envelope: &Envelope) -> Result<(), PostError> {
-        self.send(payload, Destination::Function(envelope.function), envelope)
+        self.post_with(&[], payload, envelope)
+    }
+
+    /// As [`post`](Self::post), with encoded [properties](crate::properties).
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn post_with(&self, properties: &[u8], payload: &[u8], envelope: &Envelope) -> Result<(), PostError> {
+        self.send(properties, payload, Destination::Function(envelope.function), envelope)
     }
 
     /// Hands a reply to the instance that waits for it, if it still does.
@@ -90,14 +101,15 @@ impl AgentSide {
         let Address::Instance { slot, generation } = envelope.reply_to else { return Ok(()) };
         let waits = |state: crate::slot::SlotState| state.generation == generation && state.phase == Phase::Running;
         let waiting = self.bus.slots().get(slot).and_then(crate::slot::InstanceSlot::state).is_some_and(waits);
-        if waiting { self.send(payload, Destination::Mailbox(slot), envelope) } else { Ok(()) }
+        if waiting { self.send(&[], payload, Destination::Mailbox(slot), envelope) } else { Ok(()) }
     }
 
-    fn send(&self, payload: &[u8], to: Destination, envelope: &Envelope) -> Result<(), PostError> {
+    fn send(&self, properties: &[u8], payload: &[u8], to: Destination, envelope: &Envelope) -> Result<(), PostError> {
         let party = self.bus.party_of(to);
-        let claimed = self.bus.segment.pool().claim(Actor::AGENT, party, payload.len());
+        let claimed = self.bus.segment.pool().claim(Actor::AGENT, party, properties.len() + payload.len());
         let stay = claimed.map_err(|_| PostError::Corrupt(Corrupt("a message is in a state that does not exist")))?;
-        let mut draft = Draft::begin(&self.bus, stay.ok_or(PostError::NoBuffer)?, Actor::AGENT, payload.len());
+        let stay = stay.ok_or(PostError::NoBuffer)?;
+        let mut draft = Draft::begin(&self.bus, stay, Actor::AGENT, properties, payload.len());
         draft.write(payload);
         draft.send(to, envelope).map_err(|_draft| PostError::QueueFull)
     }
@@ -132,16 +144,27 @@ impl AgentSide {
 
     fn receive(&self, header: &MessageHeader, stay: Stay) -> Result<Received, Corrupt> {
         let envelope = header.read().map_err(|_| Corrupt("a message has a verdict that does not exist"))?;
-        Ok(Received { envelope, payload: self.copy(stay)? })
+        let properties_len = header.properties.load(Ordering::Relaxed) as usize;
+        if properties_len > PROPERTIES_BYTES_MAX {
+            return Err(Corrupt("a message has more properties than a message may"));
+        }
+        let len = header.len.load(Ordering::Relaxed) as usize;
+        if len > self.layout().geometry.payload_bytes_max {
+            return Err(Corrupt("a payload reaches beyond its buffer"));
+        }
+        let start = header.start.load(Ordering::Relaxed) as usize;
+        Ok(Received {
+            envelope,
+            properties: self.copy(stay, 0, properties_len)?,
+            payload: self.copy(stay, start, len)?,
+        })
     }
 
+    /// A part of a message's buffer.
     #[allow(unsafe_code, reason = "payload buffers are raw memory")]
-    fn copy(&self, stay: Stay) -> Result<Vec<u8>, Corrupt> {
+    fn copy(&self, stay: Stay, start: usize, len: usize) -> Result<Vec<u8>, Corrupt> {
         let (buffer, capacity) = self.bus.segment.buffer(stay.index);
-        let header = self.bus.header_of(stay.index);
-        let start = header.start.load(Ordering::Relaxed) as usize;
-        let len = header.len.load(Ordering::Relaxed) as usize;
-        if len > self.layout().geometry.payload_bytes_max || start.checked_add(len).is_none_or(|end| end > capacity) {
+        if start.checked_add(len).is_none_or(|end| end > capacity) {
             return Err(Corrupt("a payload reaches beyond its buffer"));
         }
         let mut copy: Vec<u8> = Vec::with_capacity(len);

@@ -118,8 +118,14 @@ impl Bus {
     /// A free message with room for `len` bytes, to be sent to `to`; `None` when there is none, which is an overload.
     #[must_use]
     pub fn draft(&self, actor: Actor, to: Destination, len: usize) -> Option<Draft<'_>> {
-        let stay = self.segment.pool().claim(actor, self.party_of(to), len).ok()??;
-        Some(Draft::begin(self, stay, actor, len))
+        self.draft_with(actor, to, &[], len)
+    }
+
+    /// As [`draft`](Self::draft), with encoded [properties](crate::properties).
+    #[must_use]
+    pub fn draft_with(&self, actor: Actor, to: Destination, properties: &[u8], len: usize) -> Option<Draft<'_>> {
+        let stay = self.segment.pool().claim(actor, self.party_of(to), properties.len() + len).ok()??;
+        Some(Draft::begin(self, stay, actor, properties, len))
     }
 
     /// Whose messages those are that go there: each function has some of its own, and so have the answers.
@@ -207,6 +213,7 @@ impl Bus {
                 let len = bytes.len().min(capacity);
                 // SAFETY: the message is the caller's and its buffer is at least `len` long.
                 unsafe { std::ptr::copy(bytes.as_ptr(), start.as_ptr(), len) };
+                header.properties.store(0, Ordering::Relaxed);
                 header.start.store(0, Ordering::Relaxed);
                 header.len.store(narrow(len), Ordering::Relaxed);
             }

@@ -46,11 +46,18 @@ impl<'a> Draft<'a> {
         Self { bus, hold: Hold { stay, actor, kind } }
     }
 
-    /// A message that was just claimed, with a payload of `len` bytes to be written.
-    pub(crate) fn begin(bus: &'a Bus, stay: Stay, actor: Actor, len: usize) -> Self {
+    /// A message that was just claimed, with these properties, and a payload of `len` bytes to be written.
+    #[allow(unsafe_code, reason = "message buffers are raw memory")]
+    pub(crate) fn begin(bus: &'a Bus, stay: Stay, actor: Actor, properties: &[u8], len: usize) -> Self {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(0);
         let header = bus.header_of(stay.index);
-        header.start.store(0, Ordering::Relaxed);
-        header.len.store(u32::try_from(len).unwrap_or(0), Ordering::Relaxed);
+        let (buffer, capacity) = bus.segment.buffer(stay.index);
+        let before = properties.len().min(capacity);
+        header.properties.store(narrow(before), Ordering::Relaxed);
+        header.start.store(narrow(before), Ordering::Relaxed);
+        header.len.store(narrow(len), Ordering::Relaxed);
+        // SAFETY: the message is ours, its buffer at least that long, and nobody holds a slice of it.
+        unsafe { std::ptr::copy(properties.as_ptr(), buffer.as_ptr(), before) };
         Self::new(bus, stay, actor, Kind::Draft)
     }
 
@@ -69,8 +76,8 @@ impl<'a> Draft<'a> {
     /// Writes the payload, from its start; what is longer than was asked for is cut off.
     #[allow(unsafe_code, reason = "payload buffers are raw memory")]
     pub fn write(&mut self, bytes: &[u8]) {
-        let (start, _) = self.bus.segment.buffer(self.hold.stay.index);
-        let len = bytes.len().min(self.len());
+        let (start, len) = self.bus.payload_of(self.hold.stay);
+        let len = bytes.len().min(len);
         // SAFETY: the message is ours, its buffer at least `len` long, and `bytes` lies outside of it or the caller could not
         // hold it as a slice while we write.
         unsafe { std::ptr::copy(bytes.as_ptr(), start.as_ptr(), len) };
@@ -118,6 +125,16 @@ impl<'a> Taken<'a> {
         let (start, len) = self.bus.payload_of(self.hold.stay);
         // SAFETY: within the buffer; the message is ours, and by the bus's rules only its owner writes to it.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
+    }
+
+    /// What its sender has said of it: its [properties](crate::properties), where they lie; as for [`bytes`](Self::bytes).
+    #[must_use]
+    #[allow(unsafe_code, reason = "message buffers are raw memory")]
+    pub fn properties(&self) -> &[u8] {
+        let (buffer, capacity) = self.bus.segment.buffer(self.hold.stay.index);
+        let len = self.bus.header_of(self.hold.stay.index).properties.load(Ordering::Relaxed) as usize;
+        // SAFETY: within the buffer; as for the payload.
+        unsafe { std::slice::from_raw_parts(buffer.as_ptr(), len.min(capacity)) }
     }
 
     /// Which part of the payload these bytes are, if they lie in it.

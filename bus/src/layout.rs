@@ -13,7 +13,8 @@
 //! │ next page       │ payload buffers, class 0       │    1 KiB │ assured × (functions + 1) + common  │
 //! │ next page       │ payload buffers, class 1       │   16 KiB │ likewise                            │
 //! │ next page       │ payload buffers, class 2       │  256 KiB │ likewise                            │
-//! │ next page       │ payload buffers, class 3       │  largest │ likewise                            │
+//! │ next page       │ payload buffers, class 3       │ 2 KiB +  │ likewise                            │
+//! │                 │                                │  largest │                                     │
 //! └─────────────────┴────────────────────────────────┴──────────┴─────────────────────────────────────┘
 //! ```
 //!
@@ -37,6 +38,7 @@ use std::ops::Range;
 
 use crate::catalogue::{FunctionEntry, TargetEntry};
 use crate::message::MessageHeader;
+use crate::properties::PROPERTIES_BYTES_MAX;
 use crate::queue::QueueIndices;
 use crate::slot::InstanceSlot;
 
@@ -116,7 +118,8 @@ impl Layout {
         geometry.check()?;
         let mut class_bytes = [0; CLASSES];
         class_bytes[..CLASSES - 1].copy_from_slice(&CLASS_BYTES);
-        class_bytes[CLASSES - 1] = round_up(geometry.payload_bytes_max.max(CLASS_BYTES[CLASSES - 2]), PAGE_BYTES);
+        let largest = geometry.payload_bytes_max.max(CLASS_BYTES[CLASSES - 2]) + PROPERTIES_BYTES_MAX;
+        class_bytes[CLASSES - 1] = round_up(largest, PAGE_BYTES);
 
         let functions = PAGE_BYTES;
         let targets = functions + geometry.functions * size_of::<FunctionEntry>();
@@ -312,7 +315,7 @@ mod tests {
         assert_eq!(layout.buffers[1], (layout.buffers[0] + (16 * 6 + 256) * 1024).next_multiple_of(4096));
         assert_eq!(layout.buffers[2], layout.buffers[1] + (4 * 6 + 64) * (16 << 10));
         assert_eq!(layout.buffers[3], layout.buffers[2] + (2 * 6 + 16) * (256 << 10));
-        assert_eq!(layout.len, layout.buffers[3] + (6 + 8) * (16 << 20));
+        assert_eq!(layout.len, layout.buffers[3] + (6 + 8) * ((16 << 20) + 4096));
     }
 
     #[test]

@@ -156,6 +156,8 @@ pub(crate) struct MessageHeader {
     pub(crate) flags: AtomicU32,
     /// Functions the call has passed through by `next` or by calls.
     pub(crate) hops: AtomicU32,
+    /// Bytes of its [properties](crate::properties), at the start of the buffer, before the payload.
+    pub(crate) properties: AtomicU32,
 }
 
 #[cfg(not(loom))]
@@ -167,6 +169,7 @@ const _: () = {
     assert!(offset_of!(MessageHeader, len) == 48);
     assert!(offset_of!(MessageHeader, verdict) == 60);
     assert!(offset_of!(MessageHeader, hops) == 72);
+    assert!(offset_of!(MessageHeader, properties) == 76);
 };
 
 /// A word that no honest process wrote.

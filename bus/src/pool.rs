@@ -13,6 +13,7 @@ use std::ops::Range;
 use crate::atomic::{AtomicU32, Ordering};
 use crate::layout::{CLASSES, Layout};
 use crate::message::{Actor, Kind, MessageHeader, Scribbled, State, Stay};
+use crate::properties::PROPERTIES_BYTES_MAX;
 
 /// A view of a segment's messages.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +30,12 @@ impl<'a> Pool<'a> {
         Self { layout, headers, hints }
     }
 
-    /// Claims a free message with room for `len` bytes, of the smallest class that has one.
+    /// Claims a free message with room for `len` bytes, properties and payload, of the smallest class that has one.
     ///
     /// # Errors
     /// When a message was found in a state that does not exist.
     pub(crate) fn claim(&self, actor: Actor, party: usize, len: usize) -> Result<Option<Stay>, Scribbled> {
-        if len > self.layout.geometry.payload_bytes_max {
+        if len > self.layout.geometry.payload_bytes_max + PROPERTIES_BYTES_MAX {
             return Ok(None);
         }
         for class in (0..CLASSES).filter(|class| len <= self.layout.class_bytes(*class)) {
@@ -144,13 +145,13 @@ mod tests {
     #[test]
     fn a_message_has_room_for_what_was_asked() {
         with_pool(|pool, layout| {
-            for len in [0, 1 << 10, (1 << 10) + 1, 17 << 10, 257 << 10, 1 << 20] {
+            for len in [0, 1 << 10, (1 << 10) + 1, 17 << 10, 257 << 10, 1 << 20, (1 << 20) + PROPERTIES_BYTES_MAX] {
                 let stay = pool.claim(Actor::AGENT, 1, len).unwrap().unwrap();
                 let (class, _) = layout.class_of(stay.index);
                 assert!(layout.class_bytes(class) >= len);
                 pool.free(stay, Actor::AGENT, Kind::Draft);
             }
-            assert_eq!(pool.claim(Actor::AGENT, 1, (1 << 20) + 1), Ok(None));
+            assert_eq!(pool.claim(Actor::AGENT, 1, (1 << 20) + PROPERTIES_BYTES_MAX + 1), Ok(None));
         });
     }
 

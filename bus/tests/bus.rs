@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use sandbar_bus::clock::now_ns;
+use sandbar_bus::properties::PROPERTIES_BYTES_MAX;
 use sandbar_bus::slot::Phase;
 use sandbar_bus::{
     Actor, Address, AgentSide, Bus, Catalogue, Destination, Envelope, Function, Geometry, Layout, Segment, Verdict,
@@ -89,7 +90,10 @@ fn a_message_arrives_as_it_was_sent_and_is_free_afterwards() {
         assert_eq!((taken.envelope().call, taken.envelope().content_format), (call as u64, Some(50)));
     }
     assert_eq!(free_messages(&bus), GEOMETRY.messages());
-    assert!(bus.draft(Actor::instance(0), Destination::Out, (1 << 20) + 1).is_none(), "larger than any payload may be");
+    assert!(
+        bus.draft(Actor::instance(0), Destination::Out, (1 << 20) + PROPERTIES_BYTES_MAX + 1).is_none(),
+        "larger than any payload may be"
+    );
 }
 
 #[test]

@@ -48,7 +48,8 @@ struct Flooded {
 impl Flooded {
     fn new(geometry: Geometry, class: usize) -> Self {
         let application = Application::new(geometry, 0, &deaf());
-        let payload = vec![7; application.bus.layout().class_bytes(class)];
+        let layout = application.bus.layout();
+        let payload = vec![7; layout.class_bytes(class).min(layout.geometry.payload_bytes_max)];
         let mut flooded = Self { application, class, payload, accepted: 0, refused: 0 };
         flooded.flood();
         flooded

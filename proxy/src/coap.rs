@@ -370,7 +370,7 @@ impl<S: Service> Call<S> {
     fn answer(&mut self, answer: Answer) -> Option<Transmit> {
         let pending = self.pending.take()?;
         let shared = &self.shared;
-        let mut response = respond(answer, pending.reads, pending.accept, &shared.config);
+        let mut response = respond(answer, pending.method, pending.accept, &shared.config);
         shared.tagger.tag(&mut response, pending.block2);
         shared.change(|layers, now| layers.answered(*pending, response, now))
     }

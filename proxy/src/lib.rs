@@ -14,5 +14,6 @@ pub mod keys;
 pub mod management;
 mod outcome;
 mod service;
+mod uri;
 
 pub use service::{ServedApplication, Service};

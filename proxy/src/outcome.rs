@@ -2,7 +2,7 @@
 
 use coap_lite::ResponseType;
 use hyper::StatusCode;
-use sandbar_runtime::Outcome;
+use sandbar_runtime::{Code, Outcome};
 
 /// One row: an outcome on every protocol.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +40,18 @@ const fn alike(coap: ResponseType, http: StatusCode, name: &'static str) -> Code
     Codes { coap_read: coap, coap_write: coap, http, name }
 }
 
+/// The HTTP status for a code that a function has given (as RFC 8075, section 7, has them).
+pub(crate) fn status_of(code: Code) -> StatusCode {
+    let (class, detail) = (u16::from(code.byte() >> 5), u16::from(code.byte() & 0x1F));
+    match (class, detail) {
+        (2, 1) => StatusCode::CREATED,
+        (2, 3) => StatusCode::NOT_MODIFIED,
+        (4, 2) => StatusCode::BAD_REQUEST,
+        (4 | 5, detail) => StatusCode::from_u16(class * 100 + detail).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        _ => StatusCode::OK,
+    }
+}
+
 /// The diagnostic as it goes out: one line of printable text, cut to `bytes_max` bytes. A function's error
 /// text is its own; it may hold line ends or terminal controls, and be of any length.
 pub(crate) fn diagnostic_line(text: &str, bytes_max: usize) -> String {
@@ -71,6 +83,14 @@ mod tests {
         (Outcome::Overloaded, 0xA3, 0xA3, 503),
         (Outcome::DeadlinePassed, 0xA4, 0xA4, 504),
     ];
+
+    #[test]
+    fn codes_of_functions_have_their_status() {
+        let codes = [((2, 1), 201), ((2, 3), 304), ((2, 5), 200), ((4, 2), 400), ((4, 4), 404), ((4, 22), 422)];
+        for ((class, detail), status) in codes.into_iter().chain([((4, 29), 429), ((5, 3), 503)]) {
+            assert_eq!(status_of(Code::new(class, detail).unwrap()).as_u16(), status);
+        }
+    }
 
     #[test]
     fn every_outcome_has_its_codes() {

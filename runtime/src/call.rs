@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sandbar_bus::{AnswerProperties, RequestProperties};
 use serde::{Deserialize, Serialize};
 
 /// Identifies one call on this host. Unique for the life of the host agent.
@@ -33,6 +34,8 @@ pub struct Request {
     pub payload: Bytes,
     /// The payload's format, a number of the CoAP Content-Formats registry (RFC 7252, 12.3).
     pub content_format: Option<u16>,
+    /// What else is said of the request, for the functions to know.
+    pub properties: RequestProperties,
     /// How long the caller will wait; the chain's own time-out applies where it is shorter.
     pub timeout: Option<Duration>,
     /// Whether the answer is to list the hops of the call.
@@ -122,6 +125,8 @@ pub struct Answer {
     pub payload: Bytes,
     /// The output's format (CoAP Content-Formats registry), if the function said one.
     pub content_format: Option<u16>,
+    /// What else the function said of its output.
+    pub properties: AnswerProperties,
     /// Why the outcome is not [`Outcome::Done`], in a short line fit for the caller.
     pub diagnostic: String,
     /// With [`Outcome::Overloaded`]: when to try again.
@@ -141,6 +146,7 @@ impl Answer {
             outcome,
             payload: Bytes::new(),
             content_format: None,
+            properties: AnswerProperties::default(),
             diagnostic: diagnostic.into(),
             retry_after: (outcome == Outcome::Overloaded).then_some(Duration::from_secs(1)),
             payload_bytes_max: None,

@@ -27,6 +27,7 @@ pub use host::{
 pub use host_bus::{CALL_DEPTH_MAX, Caller, HostBus};
 pub use log::{LogLine, LogStream};
 pub use python::PythonError;
+pub use sandbar_bus::{AnswerProperties, Code, Method, RequestProperties};
 pub use sandbar_supervisor::protocol::Renewal;
 pub use sandbox::HostRest;
 pub use sandbox::SandboxError;

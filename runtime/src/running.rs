@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sandbar_bus::agent::{Corrupt, PostError};
+use sandbar_bus::agent::{Corrupt, PostError, Received};
 use sandbar_bus::clock::now_ns;
-use sandbar_bus::{Address, Envelope, Verdict};
+use sandbar_bus::properties::TooLong;
+use sandbar_bus::{Address, AnswerProperties, Envelope, Verdict};
 use sandbar_supervisor::protocol::{Event, ReceiveError, RestStep};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -161,7 +162,7 @@ impl Running {
             traced: request.trace,
             hops: 0,
         };
-        if let Err(refused) = self.post(&request.payload, &envelope) {
+        if let Err(refused) = self.post(request, &envelope) {
             return Ok(Answer { call: Some(id), ..*refused });
         }
         // Whoever keeps time answers as well, when the deadline passes.
@@ -198,9 +199,11 @@ impl Running {
         Ok(Ok(()))
     }
 
-    fn post(&self, payload: &[u8], envelope: &Envelope) -> Result<(), Box<Answer>> {
+    fn post(&self, request: &Request, envelope: &Envelope) -> Result<(), Box<Answer>> {
         let overloaded = |what: &str| Box::new(Answer::refused(Outcome::Overloaded, what));
-        self.sandbox.bus.post(payload, envelope).map_err(|error| match error {
+        let too_long = |error: TooLong| Box::new(Answer::refused(Outcome::BadRequest, error.to_string()));
+        let properties = request.properties.encode().map_err(too_long)?;
+        self.sandbox.bus.post_with(&properties, &request.payload, envelope).map_err(|error| match error {
             PostError::NoBuffer => overloaded("the application's message buffers are full"),
             PostError::QueueFull => overloaded("the function's queue is full"),
             PostError::Corrupt(corrupt) => {
@@ -275,7 +278,7 @@ impl Running {
         let mut taken = 0;
         while let Some(received) = self.sandbox.bus.take()? {
             match received.envelope.verdict {
-                Some(verdict) => self.hand_to_caller(&received.envelope, verdict, received.payload),
+                Some(verdict) => self.hand_to_caller(verdict, received),
                 None => self.call_out(received),
             }
             taken += 1;
@@ -286,14 +289,15 @@ impl Running {
         Ok(())
     }
 
-    fn hand_to_caller(&self, envelope: &Envelope, verdict: Verdict, payload: Vec<u8>) {
-        match envelope.reply_to {
-            Address::Caller => self.complete(envelope, verdict, payload),
-            Address::Log | Address::Instance { .. } => self.note_end(envelope, verdict, &payload),
+    fn hand_to_caller(&self, verdict: Verdict, received: Received) {
+        match received.envelope.reply_to {
+            Address::Caller => self.complete(verdict, received),
+            Address::Log | Address::Instance { .. } => self.note_end(&received.envelope, verdict, &received.payload),
         }
     }
 
-    fn complete(&self, envelope: &Envelope, verdict: Verdict, payload: Vec<u8>) {
+    fn complete(&self, verdict: Verdict, received: Received) {
+        let Received { envelope, properties, payload } = received;
         let mut table = self.calls();
         let Some(calls) = table.as_mut() else { return };
         if calls.get_mut(envelope.call).is_some_and(|pending| pending.traced) {
@@ -303,7 +307,7 @@ impl Running {
             calls.silence.heard_late(envelope.call);
             drop(table);
             // The caller was told by the clock that its deadline passed, or has hung up; why, only the log still hears.
-            return self.note_end(envelope, verdict, &payload);
+            return self.note_end(&envelope, verdict, &payload);
         };
         calls.silence.heard_in_time(pending.function);
         let now = now_ns();
@@ -314,7 +318,8 @@ impl Running {
         hops.sort_by_key(|hop| hop.taken_ns);
         let answer = if verdict == Verdict::Done {
             let payload = Bytes::from(payload);
-            Answer { payload, content_format: envelope.content_format, hops, ..Answer::refused(Outcome::Done, "") }
+            let (content_format, properties) = (envelope.content_format, AnswerProperties::decode(&properties));
+            Answer { payload, content_format, properties, hops, ..Answer::refused(Outcome::Done, "") }
         } else {
             let (outcome, diagnostic) = self.outcome(envelope.function, verdict, &payload);
             let name = self.function_name(envelope.function);

@@ -37,6 +37,7 @@
 mod bench;
 mod coaps;
 mod deployments;
+mod described;
 mod isolation;
 mod kills;
 mod lies;

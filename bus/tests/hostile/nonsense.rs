@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use sandbar_bus::Geometry;
 use sandbar_bus::agent::{Corrupt, PostError};
+use sandbar_bus::properties::PROPERTIES_BYTES_MAX;
 
 use crate::GEOMETRY;
 use crate::application::{Application, F, deaf, request};
@@ -105,11 +106,28 @@ fn a_verdict_that_does_not_exist() {
 }
 
 #[test]
+fn more_properties_than_a_message_may_have() {
+    let (small, large) = (0, GEOMETRY.messages() - 1);
+    let max = PROPERTIES_BYTES_MAX as u64;
+    for (message, len, is_right) in [
+        (small, 1024, true),
+        (small, 1025, false),
+        (large, max, true),
+        (large, max + 1, false),
+        (large, u64::from(u32::MAX), false),
+    ] {
+        let forgery = Forgery::of(message, GEOMETRY);
+        forgery.say(72, len << 32);
+        assert_eq!(forgery.taken().is_ok(), is_right, "message {message}, {len} bytes");
+    }
+}
+
+#[test]
 fn a_payload_beyond_its_buffer_or_the_limit() {
     let max = GEOMETRY.payload_bytes_max as u64;
     // The first message has the smallest buffer, the last one the largest, which is larger than the limit.
     let (small, large) = (0, GEOMETRY.messages() - 1);
-    let whole_pages = max.next_multiple_of(4096);
+    let whole_pages = (max + PROPERTIES_BYTES_MAX as u64).next_multiple_of(4096);
     assert!(whole_pages > max);
     for (message, start, len, is_right) in [
         (small, 0, 1024, true),

@@ -133,7 +133,7 @@ impl<'a> Caller<'a> {
 
     /// Each call is answered once, with its payload or with the error of a kill.
     fn account(&mut self, received: &Received) {
-        let Received { envelope, payload } = received;
+        let Received { envelope, payload, .. } = received;
         let place = usize::try_from(envelope.call % CALLS_MAX as u64).unwrap();
         let was = self.under_way[place].take();
         assert_eq!(was, Some(envelope.call), "call {} was answered twice, or never made", envelope.call);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use coap_lite::{CoapOption, Packet, RequestType, ResponseType};
-use sandbar_runtime::{Answer, Outcome, Request};
+use coap_lite::{MessageClass, ResponseType};
+use sandbar_runtime::{Answer, Code, Method, Outcome, Request, RequestProperties};
 
 use super::config::CoapConfig;
 use super::discovery;
@@ -15,14 +15,14 @@ use super::visitor::Visitor;
 use crate::content_format::LINK_FORMAT;
 use crate::outcome::{codes, diagnostic_line};
 use crate::service::Service;
+use crate::uri::{self, Location};
 
 /// A request that may be served, as far as can be told without looking at any state.
 #[derive(Debug)]
 pub(super) struct Inquiry {
     pub(super) target: Target,
     pub(super) options: RequestOptions,
-    /// Whether the method reads (GET, FETCH) or changes something (POST, PUT).
-    pub(super) reads: bool,
+    pub(super) method: Method,
     /// Who asks.
     pub(super) visitor: Visitor,
 }
@@ -30,8 +30,8 @@ pub(super) struct Inquiry {
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// A function, the application's entry function if none is named.
-    Function { application: String, function: Option<String> },
+    /// A function, the application's entry function if none is named, and what follows it in the path.
+    Function { application: String, function: Option<String>, rest: Vec<String> },
     /// The list of what is served, filtered.
     Discovery { filters: Vec<String> },
 }
@@ -39,7 +39,7 @@ pub(super) enum Target {
 /// What is to be done for a request whose payload is complete.
 #[derive(Debug)]
 pub(super) enum Work {
-    Call(Request),
+    Call(Box<Request>),
     Discover { filters: Vec<String>, visitor: Visitor },
 }
 
@@ -51,22 +51,14 @@ pub(super) fn inquire<S: Service>(
     visitor: &Visitor,
 ) -> Result<Inquiry, Refusal> {
     let options = option::read(&message.packet)?;
-    let Some(target) = resolve(&options.path, &message.packet) else {
+    let Some(target) = resolve(&options) else {
         return Err(Response::error(ResponseType::NotFound, "no such path").into());
     };
-    let reads = match &target {
-        Target::Discovery { .. } if message.method == u8_of(RequestType::Get) => true,
-        Target::Function { .. } if message.method == u8_of(RequestType::Get) => true,
-        Target::Function { .. } if message.method == u8_of(RequestType::Fetch) => true,
-        Target::Function { .. } if message.method == u8_of(RequestType::Post) => false,
-        Target::Function { .. } if message.method == u8_of(RequestType::Put) => false,
-        Target::Discovery { .. } | Target::Function { .. } => {
-            let text = "this method does nothing here";
-            return Err(Response::error(ResponseType::MethodNotAllowed, text).into());
-        }
-    };
+    let method = Method::from_code(message.method)
+        .filter(|method| matches!(target, Target::Function { .. }) || *method == Method::Get)
+        .ok_or_else(|| Response::error(ResponseType::MethodNotAllowed, "this method does nothing here"))?;
     match &target {
-        Target::Function { application, function } => {
+        Target::Function { application, function, .. } => {
             let function = function.as_deref();
             // Before it is looked for: who may not call it is not told whether it is there.
             let found = if visitor.may_call(application, function) {
@@ -74,7 +66,7 @@ pub(super) fn inquire<S: Service>(
             } else {
                 Err(Box::new(Answer::refused(Outcome::NotAllowed, "your key was not granted this call")))
             };
-            found.map_err(|answer| respond(*answer, reads, options.accept, config))?;
+            found.map_err(|answer| respond(*answer, method, options.accept, config))?;
         }
         Target::Discovery { .. } => {
             if options.accept.is_some_and(|format| format != LINK_FORMAT) {
@@ -86,50 +78,44 @@ pub(super) fn inquire<S: Service>(
         let text = "a function has no representation to match";
         return Err(Response::error(ResponseType::PreconditionFailed, text).into());
     }
-    Ok(Inquiry { target, options, reads, visitor: visitor.clone() })
+    Ok(Inquiry { target, options, method, visitor: visitor.clone() })
 }
 
-fn u8_of(method: RequestType) -> u8 {
-    coap_lite::MessageClass::Request(method).into()
-}
-
-fn resolve(path: &[String], packet: &Packet) -> Option<Target> {
-    match path {
+fn resolve(options: &RequestOptions) -> Option<Target> {
+    match options.path.as_slice() {
         [first, second] if [first.as_str(), second.as_str()] == discovery::PATH => {
-            let queries = packet.get_option(CoapOption::UriQuery);
-            Some(Target::Discovery {
-                filters: queries
-                    .into_iter()
-                    .flatten()
-                    .map(|query| String::from_utf8_lossy(query).into_owned())
-                    .collect(),
-            })
+            Some(Target::Discovery { filters: options.query.clone() })
         }
-        [application] => Some(Target::Function { application: application.clone(), function: None }),
-        [application, function] => {
-            Some(Target::Function { application: application.clone(), function: Some(function.clone()) })
-        }
-        _ => None,
+        [application] => Some(Target::Function { application: application.clone(), function: None, rest: Vec::new() }),
+        [application, function, rest @ ..] => Some(Target::Function {
+            application: application.clone(),
+            function: Some(function.clone()),
+            rest: rest.to_vec(),
+        }),
+        [] => None,
     }
 }
 
-impl Target {
+impl Inquiry {
     /// What is to be done once the payload is there.
-    pub(super) fn work(self, payload: Bytes, content_format: Option<u16>, visitor: Visitor) -> Work {
-        match self {
-            Self::Discovery { filters } => Work::Discover { filters, visitor },
-            Self::Function { application, function } => {
-                let origin = visitor.origin();
-                Work::Call(Request {
-                    application,
-                    function,
-                    payload,
-                    content_format,
-                    timeout: None,
-                    trace: false,
-                    origin,
-                })
-            }
+    pub(super) fn work(self, payload: Bytes) -> Work {
+        match self.target {
+            Target::Discovery { filters } => Work::Discover { filters, visitor: self.visitor },
+            Target::Function { application, function, rest } => Work::Call(Box::new(Request {
+                application,
+                function,
+                payload,
+                content_format: self.options.content_format,
+                properties: RequestProperties {
+                    method: self.method,
+                    path: uri::path(&rest),
+                    query: uri::query(&self.options.query),
+                    accept: self.options.accept,
+                },
+                timeout: None,
+                trace: false,
+                origin: self.visitor.origin(),
+            })),
         }
     }
 }
@@ -138,7 +124,7 @@ impl Work {
     /// Does it.
     pub(super) async fn run<S: Service>(self, service: &S) -> Answer {
         match self {
-            Self::Call(request) => service.call(request).await,
+            Self::Call(request) => service.call(*request).await,
             Self::Discover { filters, visitor } => Answer {
                 payload: discovery::links(&service.applications(visitor.origin()), &filters, &visitor).into(),
                 content_format: Some(LINK_FORMAT),
@@ -149,8 +135,9 @@ impl Work {
 }
 
 /// The response to an answer, whole: not yet cut into blocks.
-pub(super) fn respond(answer: Answer, reads: bool, accept: Option<u16>, config: &CoapConfig) -> Response {
+pub(super) fn respond(answer: Answer, method: Method, accept: Option<u16>, config: &CoapConfig) -> Response {
     let row = codes(answer.outcome);
+    let reads = matches!(method, Method::Get | Method::Fetch);
     let code = if reads { row.coap_read } else { row.coap_write };
     match answer.outcome {
         Outcome::Done => {
@@ -158,10 +145,15 @@ pub(super) fn respond(answer: Answer, reads: bool, accept: Option<u16>, config: 
             if answer.content_format.is_some_and(other) {
                 return not_acceptable();
             }
+            let usual = if method == Method::Delete { ResponseType::Deleted } else { code };
+            let said = answer.properties;
+            let code = said.code.and_then(response_type).unwrap_or(usual);
             Response {
                 content_format: answer.content_format,
-                // Each call runs its function; no cache may answer in its place.
-                max_age_s: reads.then_some(0),
+                // Each call runs its function; no cache may answer in its place, unless the function says so.
+                max_age_s: said.max_age_s.or((reads || said.code.is_some()).then_some(0)),
+                etag: said.etag.map(Vec::into_boxed_slice),
+                location: said.location.as_deref().and_then(Location::read).map(Box::new),
                 payload: answer.payload,
                 ..Response::new(code)
             }
@@ -175,6 +167,14 @@ pub(super) fn respond(answer: Answer, reads: bool, accept: Option<u16>, config: 
         Outcome::BadRequest | Outcome::NotAllowed | Outcome::NotFound | Outcome::Failed | Outcome::DeadlinePassed => {
             Response::error(code, diagnostic(&answer.diagnostic, config))
         }
+    }
+}
+
+/// A code that a function has given, as the codec knows it.
+fn response_type(code: Code) -> Option<ResponseType> {
+    match MessageClass::from(code.byte()) {
+        MessageClass::Response(known) => Some(known),
+        MessageClass::Empty | MessageClass::Request(_) | MessageClass::Reserved(_) => None,
     }
 }
 

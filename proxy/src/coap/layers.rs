@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use sandbar_runtime::Method;
+
 use super::block::Block;
 use super::blockwise::Key;
 use super::blockwise::download::Downloads;
@@ -43,8 +45,7 @@ impl From<Option<Transmit>> for Reaction {
 pub(super) struct Pending {
     exchange: ExchangeId,
     key: Key,
-    /// Whether the method reads.
-    pub(super) reads: bool,
+    pub(super) method: Method,
     /// The only content format the peer takes.
     pub(super) accept: Option<u16>,
     unwanted: Unwanted,
@@ -214,15 +215,13 @@ impl Layers {
         let pending = Pending {
             exchange,
             key,
-            reads: inquiry.reads,
+            method: inquiry.method,
             accept: options.accept,
             unwanted: options.unwanted,
             block1,
             block2,
         };
-        let content_format = options.content_format;
-        let work = inquiry.target.work(whole, content_format, inquiry.visitor);
-        Reaction::Run(work, Box::new(pending))
+        Reaction::Run(inquiry.work(whole), Box::new(pending))
     }
 
     /// Takes a block of a payload in. Gives the payload if that made it whole, and what to do otherwise.

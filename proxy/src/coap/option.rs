@@ -13,6 +13,8 @@ use super::response::{Refusal, Response};
 pub(super) struct RequestOptions {
     /// The path's segments. `.` and `..` are names here.
     pub(super) path: Vec<String>,
+    /// The query's parts.
+    pub(super) query: Vec<String>,
     pub(super) content_format: Option<u16>,
     pub(super) accept: Option<u16>,
     /// The block of the request's payload that came along.
@@ -98,18 +100,13 @@ pub(super) fn read(packet: &Packet) -> Result<RequestOptions, Refusal> {
         let text = "this is no proxy";
         return Err(Response::error(ResponseType::ProxyingNotSupported, text).into());
     }
-    let mut path = Vec::new();
-    for segment in packet.get_option(CoapOption::UriPath).into_iter().flatten() {
-        let Ok(segment) = std::str::from_utf8(segment) else {
-            let text = "the path is not UTF-8";
-            return Err(Response::error(ResponseType::BadRequest, text).into());
-        };
-        path.push(segment.to_owned());
-    }
+    let path = texts(packet, CoapOption::UriPath, "the path is not UTF-8")?;
+    let query = texts(packet, CoapOption::UriQuery, "the query is not UTF-8")?;
     let precondition_fails = value(packet, IF_NONE_MATCH).is_some()
         || packet.get_option(CoapOption::IfMatch).is_some_and(|tags| tags.iter().all(|tag| !tag.is_empty()));
     Ok(RequestOptions {
         path,
+        query,
         content_format: short(packet, CONTENT_FORMAT),
         accept: short(packet, ACCEPT),
         block1: block(packet, BLOCK1)?,
@@ -118,6 +115,13 @@ pub(super) fn read(packet: &Packet) -> Result<RequestOptions, Refusal> {
         unwanted: unwanted(packet),
         precondition_fails,
     })
+}
+
+/// The values of an option that is repeated, as text.
+fn texts(packet: &Packet, option: CoapOption, otherwise: &str) -> Result<Vec<String>, Refusal> {
+    let values = packet.get_option(option).into_iter().flatten();
+    let texts = values.map(|value| String::from_utf8(value.clone())).collect::<Result<Vec<_>, _>>();
+    texts.map_err(|_| Response::error(ResponseType::BadRequest, otherwise).into())
 }
 
 /// The classes of response the peer does not want to hear. To be found in requests that are refused, too.

@@ -7,6 +7,7 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
 
 use super::block::{Block, shortest};
 use super::message::Token;
+use crate::uri::Location;
 
 /// A response before it has a message id.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +16,10 @@ pub(super) struct Response {
     pub(super) content_format: Option<u16>,
     /// How long caches may give this response to others, in seconds; the protocol's default is 60.
     pub(super) max_age_s: Option<u32>,
-    pub(super) etag: Option<[u8; 8]>,
+    /// Names the state that the payload shows: 1 to 8 bytes.
+    pub(super) etag: Option<Box<[u8]>>,
+    /// Where to find what was made.
+    pub(super) location: Option<Box<Location>>,
     pub(super) block1: Option<Block>,
     pub(super) block2: Option<Block>,
     /// The largest request payload that is taken, in bytes.
@@ -48,6 +52,7 @@ impl Response {
             content_format: None,
             max_age_s: None,
             etag: None,
+            location: None,
             block1: None,
             block2: None,
             size1: None,
@@ -73,8 +78,12 @@ impl Response {
         packet.header.code = MessageClass::Response(self.code);
         packet.header.message_id = id;
         packet.set_token(token.as_slice().to_vec());
-        if let Some(etag) = self.etag {
+        if let Some(etag) = &self.etag {
             packet.add_option(CoapOption::ETag, etag.to_vec());
+        }
+        if let Some(Location { path, query }) = self.location.as_deref() {
+            path.iter().for_each(|segment| packet.add_option(CoapOption::LocationPath, segment.clone()));
+            query.iter().for_each(|part| packet.add_option(CoapOption::LocationQuery, part.clone()));
         }
         let numbers = [
             (CoapOption::ContentFormat, self.content_format.map(u32::from)),
@@ -124,7 +133,8 @@ mod tests {
     fn every_option_is_written() {
         let response = Response {
             content_format: Some(110),
-            etag: Some([7; 8]),
+            etag: Some(Box::from([7; 8])),
+            location: Location::read("/made/1?x=2").map(Box::new),
             block1: Some(Block::decode(&[0x06]).unwrap()),
             block2: Some(Block::decode(&[0x0e]).unwrap()),
             size1: Some(70_000),
@@ -142,6 +152,9 @@ mod tests {
         assert_eq!(value(CoapOption::ContentFormat), [110]);
         assert_eq!(value(CoapOption::MaxAge), [0_u8; 0]);
         assert_eq!(value(CoapOption::ETag), [7; 8]);
+        let path: Vec<_> = packet.get_option(CoapOption::LocationPath).unwrap().iter().cloned().collect();
+        assert_eq!(path, [b"made".to_vec(), b"1".to_vec()]);
+        assert_eq!(value(CoapOption::LocationQuery), *b"x=2");
         assert_eq!(value(CoapOption::Block1), [0x06]);
         assert_eq!(value(CoapOption::Block2), [0x0e]);
         assert_eq!(value(CoapOption::Size1), [1, 17, 112]);

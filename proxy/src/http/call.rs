@@ -1,19 +1,22 @@
 //! From an HTTP request to a call, and from its answer to an HTTP response.
 
+use std::borrow::Cow;
+use std::fmt::Write;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use sandbar_runtime::{Answer, CallId, Origin, Outcome};
+use sandbar_runtime::{Answer, AnswerProperties, CallId, Method, Origin, Outcome, RequestProperties};
 
 use super::Shared;
 use super::admission::{NoRoom, Place};
 use super::body::{self, AnswerBody, BodyError};
 use super::config::HttpConfig;
 use crate::content_format;
-use crate::outcome::{codes, diagnostic_line};
+use crate::outcome::{codes, diagnostic_line, status_of};
 use crate::service::Service;
 
 /// The call's id, where there was a call.
@@ -21,7 +24,7 @@ const CALL: HeaderName = HeaderName::from_static("sandbar-call");
 /// The outcome's name.
 const OUTCOME: HeaderName = HeaderName::from_static("sandbar-outcome");
 /// The methods that call a function, as the `Allow` header lists them.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 
 /// Serves one request.
 pub(super) async fn serve<S: Service>(
@@ -69,10 +72,8 @@ async fn call<S: Service>(
     peer: IpAddr,
     request: Request<Incoming>,
 ) -> Result<(Answer, Place), Refusal> {
-    let (application, function) = target(request.uri().path())?;
-    if ![Method::GET, Method::POST, Method::PUT].contains(request.method()) {
-        return Err(Refusal::Method);
-    }
+    let Target { application, function, rest } = target(request.uri().path())?;
+    let method = method(request.method()).ok_or(Refusal::Method)?;
     let origin = Origin::Http(peer);
     shared.service.find(origin, &application, function.as_deref())?;
     let mut place = shared.admission.admit(peer).map_err(|no_room| overloaded(no_room, &shared.config))?;
@@ -81,6 +82,12 @@ async fn call<S: Service>(
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(content_format::number);
+    let properties = RequestProperties {
+        method,
+        path: rest,
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        accept: request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).and_then(accepted),
+    };
     let payload_bytes_max = shared.service.payload_bytes_max();
     let payload = body::read(request.into_body(), &mut place, payload_bytes_max, shared.config.body_time_max)
         .await
@@ -92,6 +99,7 @@ async fn call<S: Service>(
             function,
             payload,
             content_format,
+            properties,
             timeout: None,
             trace: false,
             origin,
@@ -101,20 +109,38 @@ async fn call<S: Service>(
     Ok((answer, place))
 }
 
-/// `/APPLICATION` or `/APPLICATION/FUNCTION`.
-fn target(path: &str) -> Result<(String, Option<String>), Box<Answer>> {
-    let mut names = Vec::new();
-    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-        let name = percent_decode_str(segment)
-            .decode_utf8()
-            .map_err(|_| Box::new(Answer::refused(Outcome::BadRequest, "the path is not UTF-8")))?;
-        names.push(name.into_owned());
+/// What a path leads to.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    application: String,
+    function: Option<String>,
+    /// What follows the function, percent-encoded as it came.
+    rest: String,
+}
+
+/// `/APPLICATION`, `/APPLICATION/FUNCTION` or `/APPLICATION/FUNCTION/…`.
+fn target(path: &str) -> Result<Target, Box<Answer>> {
+    let decoded = |segment: &str| {
+        let name = percent_decode_str(segment).decode_utf8();
+        name.map(Cow::into_owned).map_err(|_| Box::new(Answer::refused(Outcome::BadRequest, "the path is not UTF-8")))
+    };
+    let mut segments = path.strip_prefix('/').unwrap_or(path).splitn(3, '/');
+    let application = decoded(segments.next().unwrap_or_default())?;
+    let function = segments.next().map(decoded).transpose()?;
+    Ok(Target { application, function, rest: segments.next().unwrap_or_default().to_owned() })
+}
+
+/// The methods that functions know; FETCH and iPATCH are CoAP's alone.
+fn method(method: &hyper::Method) -> Option<Method> {
+    Method::from_name(method.as_str()).filter(|method| !matches!(method, Method::Fetch | Method::Ipatch))
+}
+
+/// The format that an `Accept` header asks for first, of those that have a number. Where any will do, none is asked for.
+fn accepted(accept: &str) -> Option<u16> {
+    if accept.contains("*/*") {
+        return None;
     }
-    let mut names = names.into_iter();
-    match (names.next(), names.next(), names.next()) {
-        (Some(application), function, None) => Ok((application, function)),
-        _ => Err(Box::new(Answer::refused(Outcome::NotFound, "no such path"))),
-    }
+    accept.split(',').find_map(|one| content_format::number(one.split(';').next().unwrap_or_default()))
 }
 
 fn overloaded(no_room: NoRoom, config: &HttpConfig) -> Box<Answer> {
@@ -141,14 +167,18 @@ fn respond(answer: Answer, place: Option<Place>, config: &HttpConfig) -> Respons
     let row = codes(answer.outcome);
     let mut response = match answer.outcome {
         Outcome::Done => {
-            let mut response = Response::new(AnswerBody::new(answer.payload, place));
-            *response.status_mut() = row.http;
+            let status = answer.properties.code.map_or(row.http, status_of);
+            // What has not changed is not sent again.
+            let payload = if status == StatusCode::NOT_MODIFIED { Bytes::new() } else { answer.payload };
+            let mut response = Response::new(AnswerBody::new(payload, place));
+            *response.status_mut() = status;
+            describe(response.headers_mut(), &answer.properties);
             let media_type = answer.content_format.and_then(content_format::media_type);
             set_type(response.headers_mut(), media_type);
             response
         }
         Outcome::Accepted => {
-            let mut response = Response::new(AnswerBody::new(bytes::Bytes::new(), place));
+            let mut response = Response::new(AnswerBody::new(Bytes::new(), place));
             *response.status_mut() = row.http;
             response
         }
@@ -171,6 +201,27 @@ fn respond(answer: Answer, place: Option<Place>, config: &HttpConfig) -> Respons
         headers.insert(header::RETRY_AFTER, whole_s.max(1).into());
     }
     response
+}
+
+/// What a function has said of its answer.
+fn describe(headers: &mut HeaderMap, said: &AnswerProperties) {
+    let max_age = said.max_age_s.map(|seconds| (header::CACHE_CONTROL, format!("max-age={seconds}")));
+    let etag = said.etag.as_ref().map(|etag| {
+        let mut quoted = String::from("\"");
+        for byte in etag {
+            // Writing to a string does not fail.
+            let _written = write!(quoted, "{byte:02x}");
+        }
+        quoted.push('"');
+        (header::ETAG, quoted)
+    });
+    let location = said.location.clone().map(|location| (header::LOCATION, location));
+    for (name, value) in [max_age, etag, location].into_iter().flatten() {
+        // A location that is no header value is none.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 fn call_header(call: CallId) -> Option<HeaderValue> {
@@ -226,17 +277,52 @@ pub(super) fn turned_away(config: &HttpConfig) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use sandbar_runtime::Code;
+
     use super::*;
 
     #[test]
-    fn paths_name_an_application_and_maybe_a_function() {
-        let named = |path| target(path).map_err(|answer| answer.outcome);
-        assert_eq!(named("/a"), Ok(("a".to_owned(), None)));
-        assert_eq!(named("/a/b"), Ok(("a".to_owned(), Some("b".to_owned()))));
-        assert_eq!(named("/a%20b"), Ok(("a b".to_owned(), None)));
-        assert_eq!(named("/.."), Ok(("..".to_owned(), None)));
-        assert_eq!(named("/a/b/c"), Err(Outcome::NotFound));
+    fn paths_name_an_application_and_maybe_a_function_and_what_is_for_it() {
+        let named = |path| {
+            let target = target(path).map_err(|answer| answer.outcome)?;
+            Ok((target.application, target.function.unwrap_or_default(), target.rest))
+        };
+        let three = |application: &str, function: &str, rest: &str| {
+            Ok::<_, Outcome>((application.to_owned(), function.to_owned(), rest.to_owned()))
+        };
+        assert_eq!(named("/a"), three("a", "", ""));
+        assert_eq!(named("/a/b"), three("a", "b", ""));
+        assert_eq!(named("/a%20b"), three("a b", "", ""));
+        assert_eq!(named("/.."), three("..", "", ""));
+        assert_eq!(named("/a/b/c%2Fd//e"), three("a", "b", "c%2Fd//e"));
         assert_eq!(named("/%ff"), Err(Outcome::BadRequest));
+    }
+
+    #[test]
+    fn the_first_format_with_a_number_is_asked_for() {
+        assert_eq!(accepted("application/json"), Some(50));
+        assert_eq!(accepted("text/html, application/cbor;q=0.9"), Some(60));
+        assert_eq!(accepted("application/json, */*"), None);
+        assert_eq!(accepted("text/html"), None);
+    }
+
+    #[test]
+    fn what_a_function_says_of_its_answer_is_in_the_headers() {
+        let said = AnswerProperties {
+            code: Code::new(2, 1),
+            max_age_s: Some(30),
+            etag: Some(vec![0xAB, 1]),
+            location: Some("/lamps/1".to_owned()),
+        };
+        let answer = Answer { properties: said, ..Answer::refused(Outcome::Done, "") };
+        let response = respond(answer, None, &HttpConfig::default());
+        assert_eq!(response.status(), StatusCode::CREATED);
+        for (name, value) in [("cache-control", "max-age=30"), ("etag", "\"ab01\""), ("location", "/lamps/1")] {
+            assert_eq!(response.headers()[name], value);
+        }
+        let properties = AnswerProperties { location: Some("a\nb".to_owned()), ..AnswerProperties::default() };
+        let answer = Answer { properties, ..Answer::refused(Outcome::Done, "") };
+        assert!(!respond(answer, None, &HttpConfig::default()).headers().contains_key("location"));
     }
 
     #[test]

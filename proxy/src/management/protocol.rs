@@ -183,6 +183,7 @@ impl AnswerHead {
             retry_after: self.retry_after_ms.map(Duration::from_millis),
             payload_bytes_max: self.payload_bytes_max,
             hops: self.hops,
+            ..Answer::refused(self.outcome, "")
         })
     }
 }
@@ -225,6 +226,7 @@ mod tests {
             retry_after: Some(Duration::from_millis(1500)),
             payload_bytes_max: Some(9),
             hops: vec![Hop { function: "average".into(), pid: 7, sent_ns: 1, taken_ns: 2, done_ns: u64::MAX }],
+            ..Answer::refused(Outcome::Failed, "")
         }
     }
 

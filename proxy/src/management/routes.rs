@@ -13,11 +13,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use sandbar_runtime::{
-<<<<<<< HEAD
-    Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Outcome, RemoveError, Request, RestError,
-=======
     Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Origin, Outcome, RemoveError, Request,
->>>>>>> coaps
+    RestError,
 };
 use tokio::sync::watch;
 
@@ -160,6 +157,7 @@ async fn call(
                 timeout: query.timeout_ms.map(Duration::from_millis),
                 trace: query.trace,
                 origin: Origin::Known,
+                ..Request::default()
             };
             management.host.call(request).await
         }

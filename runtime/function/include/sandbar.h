@@ -63,9 +63,23 @@ uint64_t sandbar_call_id(void);
 const uint8_t *sandbar_application(size_t *len);
 /* The event's CoAP Content-Format, -1 for none. */
 int32_t sandbar_content_format(void);
+/* What was said of the request that the call began with, the same in all functions of a chain: the method's code in CoAP (GET 1, POST 2,
+ * PUT 3, DELETE 4, FETCH 5, PATCH 6, iPATCH 7); what follows the function in the path, and the query, both percent-encoded as in a URI, with
+ * no terminating 0; the Content-Format that the answer should have, -1 for none. */
+int32_t sandbar_method(void);
+const uint8_t *sandbar_path(size_t *len);
+const uint8_t *sandbar_query(size_t *len);
+int32_t sandbar_accept(void);
 /* Nanoseconds the handler may still run. */
 uint64_t sandbar_remaining_ns(void);
 
+/* What is said of the answer, before it is given, by the function whose output is the answer: its code as class times 100 and detail, such as
+ * 201 for 2.01 (0, or -1 if a function may not give that code); for how many seconds others may be given it; 1 to 8 bytes that name the
+ * state it shows (0, or -1 if there are more or fewer); where to find what was made. */
+int32_t sandbar_answer_code(int32_t code);
+void sandbar_answer_max_age(uint32_t seconds);
+int32_t sandbar_answer_etag(const uint8_t *etag, size_t len);
+void sandbar_answer_location(const char *location);
 /* Hands the output over: once, or sandbar_fail once. content_format is -1 for none. */
 void sandbar_answer(const uint8_t *output, size_t len, int32_t content_format);
 /* Hands the event over as the output. No byte moves; so too if the output of sandbar_answer lies in the event. */

@@ -67,6 +67,14 @@ def _load_library():
         "sandbar_call_id": (ctypes.c_uint64, []),
         "sandbar_application": (pointer, [size_out]),
         "sandbar_content_format": (ctypes.c_int32, []),
+        "sandbar_method": (ctypes.c_int32, []),
+        "sandbar_path": (pointer, [size_out]),
+        "sandbar_query": (pointer, [size_out]),
+        "sandbar_accept": (ctypes.c_int32, []),
+        "sandbar_answer_code": (ctypes.c_int32, [ctypes.c_int32]),
+        "sandbar_answer_max_age": (None, [ctypes.c_uint32]),
+        "sandbar_answer_etag": (ctypes.c_int32, [ctypes.c_char_p, size]),
+        "sandbar_answer_location": (None, [ctypes.c_char_p]),
         "sandbar_remaining_ns": (ctypes.c_uint64, []),
         "sandbar_answer": (None, [ctypes.c_char_p, size, ctypes.c_int32]),
         "sandbar_answer_event": (None, [ctypes.c_int32]),
@@ -81,6 +89,8 @@ def _load_library():
         function.restype, function.argtypes = result, arguments
     return library
 
+
+_METHODS = ("", "GET", "POST", "PUT", "DELETE", "FETCH", "PATCH", "IPATCH")
 
 _bus = _load_library()
 # The same library, for calls that wait: these let other threads of the interpreter run.
@@ -153,6 +163,52 @@ class Context:
         """The event's format, a number of the CoAP Content-Formats registry; None if the sender said none."""
         number = _bus.sandbar_content_format()
         return None if number < 0 else number
+
+    @property
+    def method(self):
+        """What the caller asked to be done: "GET", "POST", "PUT", "DELETE", "FETCH", "PATCH" or "IPATCH". As all that is said of the
+        request, it is the same in all functions of a chain."""
+        return _METHODS[_bus.sandbar_method()]
+
+    @property
+    def path(self):
+        """What the caller's path says after the function: segments with slashes between, percent-encoded as in a URI."""
+        return _bytes_of(_bus.sandbar_path).decode()
+
+    @property
+    def query(self):
+        """The caller's query: parts with "&" between, percent-encoded; urllib.parse.parse_qs reads it."""
+        return _bytes_of(_bus.sandbar_query).decode()
+
+    @property
+    def accept(self):
+        """The format that the caller wants the answer in (CoAP Content-Formats registry); None if it said none."""
+        number = _bus.sandbar_accept()
+        return None if number < 0 else number
+
+    def set_code(self, code):
+        """Answers with this code of CoAP, such as "2.01", in place of the usual one. HTTP callers get the status that stands for it. This and
+        what follows counts in the function whose output is the answer."""
+        whole, _, detail = str(code).partition(".")
+        if not (whole.isdigit() and detail.isdigit() and len(detail) == 2) or _bus.sandbar_answer_code(
+            int(whole) * 100 + int(detail)
+        ):
+            raise ValueError(f"{code!r} is no code that a function may answer with, such as '2.01' or '4.04'")
+
+    def set_max_age(self, seconds):
+        """Says for how many seconds others may be given the answer."""
+        if not 0 <= seconds <= 0xFFFFFFFF:
+            raise ValueError(f"an answer may be kept for 0 to {0xFFFFFFFF} seconds, not {seconds}")
+        _bus.sandbar_answer_max_age(int(seconds))
+
+    def set_etag(self, etag):
+        """Names the state that the answer shows: 1 to 8 bytes."""
+        if _bus.sandbar_answer_etag(bytes(etag), len(etag)):
+            raise ValueError(f"an ETag has 1 to 8 bytes, not {len(etag)}")
+
+    def set_location(self, location):
+        """Says where to find what was made: path and query, percent-encoded."""
+        _bus.sandbar_answer_location(location.encode())
 
     def set_content_format(self, number):
         """Says what format the output is in."""

@@ -8,6 +8,8 @@ use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sandbar_bus::{AnswerProperties, Code, Method, RequestProperties};
+
 use crate::heap::{allocate_arena, free_arena, trim};
 use crate::instance::{CallError, Instance, Served};
 use crate::output::Output;
@@ -15,12 +17,34 @@ use crate::process::Side;
 use crate::template::{self, Wanted};
 use crate::worker::{Worker, give_up};
 
+/// What was said of the request, as C reads it.
+#[derive(Default)]
+struct Request {
+    method: i32,
+    path: Vec<u8>,
+    query: Vec<u8>,
+    accept: i32,
+}
+
+impl From<RequestProperties> for Request {
+    fn from(said: RequestProperties) -> Self {
+        Self {
+            method: said.method as i32,
+            path: said.path.into_bytes(),
+            query: said.query.into_bytes(),
+            accept: said.accept.map_or(-1, i32::from),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Process {
     worker: Option<Worker>,
     instance: Option<Instance>,
     served: Option<Served>,
     application: Vec<u8>,
+    request: Request,
+    answer: AnswerProperties,
     wanted: Option<Wanted>,
     /// Whether there is no call, but all is as if there were.
     rehearsal: bool,
@@ -31,6 +55,8 @@ static PROCESS: Mutex<Process> = Mutex::new(Process {
     instance: None,
     served: None,
     application: Vec::new(),
+    request: Request { method: Method::Post as i32, path: Vec::new(), query: Vec::new(), accept: -1 },
+    answer: AnswerProperties { code: None, max_age_s: None, etag: None, location: None },
     wanted: None,
     rehearsal: false,
 });
@@ -223,6 +249,7 @@ pub extern "C" fn sandbar_instance_take() -> i32 {
         return 1;
     }
     process.served = process.instance.as_ref().and_then(Instance::take);
+    process.request = process.served.as_ref().map(Served::properties).unwrap_or_default().into();
     i32::from(process.served.is_some())
 }
 
@@ -264,6 +291,83 @@ pub extern "C" fn sandbar_content_format() -> i32 {
     process().served.as_ref().and_then(Served::content_format).map_or(-1, i32::from)
 }
 
+/// What the caller asked to be done: the method's code in CoAP (GET 1, POST 2, PUT 3, DELETE 4, FETCH 5, PATCH 6, iPATCH 7).
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_method() -> i32 {
+    process().request.method
+}
+
+/// What the caller's path says after the function, percent-encoded: its start; its length goes to `len`. Valid while the process lives.
+///
+/// # Safety
+/// `len` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_path(len: *mut usize) -> *const u8 {
+    let process = process();
+    // SAFETY: the caller's word.
+    unsafe { *len = process.request.path.len() };
+    process.request.path.as_ptr()
+}
+
+/// The caller's query, percent-encoded, likewise.
+///
+/// # Safety
+/// `len` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_query(len: *mut usize) -> *const u8 {
+    let process = process();
+    // SAFETY: the caller's word.
+    unsafe { *len = process.request.query.len() };
+    process.request.query.as_ptr()
+}
+
+/// The format that the caller wants the answer in, -1 for none.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_accept() -> i32 {
+    process().request.accept
+}
+
+/// Answers with this code: class times 100 and detail, such as 201 for 2.01. 0, or -1 if a function may not give that code.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_answer_code(code: i32) -> i32 {
+    let part = |part: i32| u8::try_from(part).unwrap_or(u8::MAX);
+    let code = Code::new(part(code / 100), part(code % 100));
+    if code.is_some() {
+        process().answer.code = code;
+    }
+    if code.is_some() { 0 } else { -1 }
+}
+
+/// Says for how many seconds others may be given the answer.
+#[unsafe(no_mangle)]
+pub extern "C" fn sandbar_answer_max_age(seconds: u32) {
+    process().answer.max_age_s = Some(seconds);
+}
+
+/// Names the state that the answer shows: 1 to 8 bytes. 0, or -1 if there are more or fewer.
+///
+/// # Safety
+/// `start..start + len` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_answer_etag(start: *const u8, len: usize) -> i32 {
+    if !(1..=8).contains(&len) {
+        return -1;
+    }
+    // SAFETY: the caller's word.
+    process().answer.etag = Some(unsafe { slice(start, len) }.to_vec());
+    0
+}
+
+/// Says where to find what was made: path and query, percent-encoded.
+///
+/// # Safety
+/// `location` is a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sandbar_answer_location(location: *const c_char) {
+    // SAFETY: the caller's word.
+    process().answer.location = Some(unsafe { string(location) });
+}
+
 /// Nanoseconds the handler may still run.
 #[unsafe(no_mangle)]
 pub extern "C" fn sandbar_remaining_ns() -> u64 {
@@ -283,7 +387,7 @@ pub unsafe extern "C" fn sandbar_answer(start: *const u8, len: usize, content_fo
         // SAFETY: the caller's word.
         let output = unsafe { slice(start, len) };
         let output = served.part(output).map_or(Output::Bytes(output), Output::Event);
-        instance.answer(served, &output, format(content_format));
+        instance.answer(served, &output, format(content_format), &process.answer);
     }
 }
 
@@ -294,7 +398,7 @@ pub extern "C" fn sandbar_answer_event(content_format: i32) {
     let served = process.served.take();
     if let (Some(instance), Some(served)) = (process.instance.as_ref(), served) {
         let whole = 0..served.event().len();
-        instance.answer(served, &Output::Event(whole), format(content_format));
+        instance.answer(served, &Output::Event(whole), format(content_format), &process.answer);
     }
 }
 

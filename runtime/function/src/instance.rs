@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use sandbar_bus::clock::now_ns;
 use sandbar_bus::trace::HopReport;
-use sandbar_bus::{Actor, Address, Bus, Destination, Draft, Envelope, Function, Payload, Taken, Verdict};
+use sandbar_bus::{
+    Actor, Address, AnswerProperties, Bus, Destination, Draft, Envelope, Function, Payload, RequestProperties, Taken,
+    Verdict,
+};
 
 use crate::output::Output;
 use crate::process;
@@ -162,8 +165,14 @@ impl Instance {
         }
     }
 
-    /// Hands the handler's output over: to the next functions, or as the answer.
-    pub fn answer(&self, served: Served, output: &Output<'_>, content_format: Option<u16>) {
+    /// Hands the handler's output over: to the next functions, or as the answer, which then has these properties.
+    pub fn answer(
+        &self,
+        served: Served,
+        output: &Output<'_>,
+        content_format: Option<u16>,
+        properties: &AnswerProperties,
+    ) {
         let len = output.bytes(served.event()).len();
         if len > self.payload_bytes_max() {
             let limit = self.payload_bytes_max();
@@ -175,12 +184,15 @@ impl Instance {
         let content_format = content_format.or(self.function.content_format);
         let envelope = Envelope { content_format, sent_ns: now_ns(), ..served.envelope };
         let Some((first, others)) = self.function.next.split_first() else {
-            self.answer_caller(served.taken, output, envelope);
+            match properties.encode() {
+                Ok(properties) => self.answer_caller(served.taken, &properties, output, envelope),
+                Err(error) => self.bus.answer_error(served.taken, Verdict::Failed, &error.to_string()),
+            }
             return process::step_back();
         };
         // Written before the output is handed on, with which its memory may go; sent after, as nobody waits for them.
         let bytes = output.bytes(served.event());
-        let asides: Vec<_> = others.iter().map(|next| (*next, self.write_aside(bytes, *next))).collect();
+        let asides: Vec<_> = others.iter().map(|next| (*next, self.write_aside(&served, bytes, *next))).collect();
         self.pass_on(served.taken, output, *first, envelope);
         let aside =
             Envelope { reply_to: Address::Log, traced: false, deadline_ns: self.detached_deadline(), ..envelope };
@@ -212,10 +224,15 @@ impl Instance {
     }
 
     /// The chain ends here: the output is the answer.
-    fn answer_caller(&self, taken: Taken<'static>, output: &Output<'_>, envelope: Envelope) {
+    fn answer_caller(&self, taken: Taken<'static>, properties: &[u8], output: &Output<'_>, envelope: Envelope) {
         let Some(to) = self.bus.way_back(envelope.reply_to) else { return };
         let answer = Envelope { verdict: Some(Verdict::Done), function: self.function_index, ..envelope };
-        self.hand_over(taken, output, to, &answer);
+        if properties.is_empty() || matches!(output, Output::Bytes(_)) {
+            return self.hand_over(taken, properties, output, to, &answer);
+        }
+        // What is said of the answer has no room in the event's own message.
+        let written = output.bytes(taken.bytes()).to_vec();
+        self.hand_over(taken, properties, &Output::Bytes(&written), to, &answer);
     }
 
     fn pass_on(&self, taken: Taken<'static>, output: &Output<'_>, next: usize, envelope: Envelope) {
@@ -224,11 +241,20 @@ impl Instance {
             return;
         }
         let request = Envelope { function: next, hops: envelope.hops + 1, ..envelope };
-        self.hand_over(taken, output, Destination::Function(next), &request);
+        // All functions of a chain are told what was asked for.
+        let properties = taken.properties().to_vec();
+        self.hand_over(taken, &properties, output, Destination::Function(next), &request);
     }
 
     /// A part of the event is handed on in the event's own message: no byte moves.
-    fn hand_over(&self, taken: Taken<'static>, output: &Output<'_>, to: Destination, envelope: &Envelope) {
+    fn hand_over(
+        &self,
+        taken: Taken<'static>,
+        properties: &[u8],
+        output: &Output<'_>,
+        to: Destination,
+        envelope: &Envelope,
+    ) {
         let full = |taken| self.bus.answer_error(taken, Verdict::Overloaded, "the queue of the next function is full");
         let bytes = match output {
             Output::Bytes(bytes) => *bytes,
@@ -239,7 +265,7 @@ impl Instance {
                 return;
             }
         };
-        let Some(mut draft) = self.bus.draft(Actor::instance(self.slot), to, bytes.len()) else {
+        let Some(mut draft) = self.bus.draft_with(Actor::instance(self.slot), to, properties, bytes.len()) else {
             self.bus.answer_error(taken, Verdict::Overloaded, "the application's message buffers are full");
             return;
         };
@@ -250,8 +276,9 @@ impl Instance {
         }
     }
 
-    fn write_aside(&self, output: &[u8], next: usize) -> Option<Draft<'static>> {
-        let mut draft = self.bus.draft(Actor::instance(self.slot), Destination::Function(next), output.len())?;
+    fn write_aside(&self, served: &Served, output: &[u8], next: usize) -> Option<Draft<'static>> {
+        let (properties, to) = (served.taken.properties(), Destination::Function(next));
+        let mut draft = self.bus.draft_with(Actor::instance(self.slot), to, properties, output.len())?;
         draft.write(output);
         Some(draft)
     }
@@ -417,6 +444,12 @@ impl Served {
     #[must_use]
     pub fn call_id(&self) -> u64 {
         self.envelope.call
+    }
+
+    /// What was said of the request that the call began with.
+    #[must_use]
+    pub fn properties(&self) -> RequestProperties {
+        RequestProperties::decode(self.taken.properties())
     }
 
     /// The input's format (CoAP Content-Formats registry).

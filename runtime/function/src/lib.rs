@@ -38,6 +38,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use context::Context;
 pub use instance::CallError;
 pub use output::{AsOutput, Output, Reply};
+pub use sandbar_bus::{Code, Method};
 
 use crate::instance::Instance;
 use crate::worker::{FUNCTION_VARIABLE, Worker, WorkerError, give_up};
@@ -131,9 +132,9 @@ where
     let context = Context::new(instance, &served);
     // Whatever the panic left broken goes with the process.
     let result = catch_unwind(AssertUnwindSafe(|| handle(served.event(), &context)));
-    let content_format = context.answer_format.get();
+    let (content_format, properties) = (context.answer_format.get(), context.answer.take());
     match result {
-        Ok(Ok(output)) => instance.answer(served, &output.as_output(), content_format),
+        Ok(Ok(output)) => instance.answer(served, &output.as_output(), content_format, &properties),
         Ok(Err(error)) => instance.fail(served, &error.to_string()),
         Err(panic) => instance.fail(served, &format!("the function panicked: {}", panic_text(&*panic))),
     }

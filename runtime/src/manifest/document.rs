@@ -88,15 +88,10 @@ pub(super) struct PlainFunction {
     pub(super) limits: PlainLimits,
 }
 
-<<<<<<< HEAD
-const TOP_FIELDS: [&str; 9] = ["name", "entry", "calls", "callers", "network", "rootfs", "limits", "rest", "functions"];
-const REST_FIELDS: [&str; 3] = ["ready", "workers", "sandbox"];
-=======
 const TOP_FIELDS: [&str; 10] =
     ["name", "entry", "calls", "callers", "network", "rootfs", "access", "limits", "rest", "functions"];
 const ACCESS_FIELDS: [&str; 2] = ["coap", "http"];
-const REST_FIELDS: [&str; 2] = ["ready", "sandbox"];
->>>>>>> coaps
+const REST_FIELDS: [&str; 3] = ["ready", "workers", "sandbox"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
 const FUNCTION_FIELDS: [&str; 8] =
     ["runtime", "code", "handler", "timeout", "ready", "content_format", "next", "limits"];

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sandbar_bus::agent::{PostError, Received};
 use sandbar_bus::clock::now_ns;
-use sandbar_bus::{Address, Envelope, Verdict};
+use sandbar_bus::{Address, Envelope, RequestProperties, Verdict};
 
 use super::Running;
 use crate::call::{Answer, CallId, Origin, Outcome, Request};
@@ -65,7 +65,7 @@ impl Running {
 
     /// What the request asks for, as far as the manifest allows it.
     fn outward(&self, received: Received) -> Result<Outward, (Envelope, &'static str)> {
-        let Received { envelope, payload } = received;
+        let Received { envelope, payload, .. } = received;
         let Some(target) = self.application.calls.get(envelope.function).cloned() else {
             return Err((envelope, "the application's manifest lists no such function of another application"));
         };
@@ -78,6 +78,7 @@ impl Running {
             payload: payload.into(),
             content_format: envelope.content_format,
             timeout: waits.then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns()))),
+            properties: RequestProperties::default(),
             trace: false,
             origin: Origin::Known,
         };

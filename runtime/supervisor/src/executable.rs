@@ -10,6 +10,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sandbar_bus::AnswerProperties;
 use sandbar_function::Output;
 use sandbar_function::instance::{Instance, Served, log};
 use sandbar_function::worker::Worker;
@@ -35,7 +36,7 @@ pub(crate) fn serve(
         kills.forget();
         match run(&instance, &served, path) {
             Ok(Finished { status, output, .. }) if status.success() => {
-                instance.answer(served, &Output::Bytes(&output), None)
+                instance.answer(served, &Output::Bytes(&output), None, &AnswerProperties::default())
             }
             Ok(finished) if finished.status.signal() == Some(libc::SIGKILL) && kills.take_one() => {
                 instance.out_of_memory(served, &format!("out of memory: {}", plan.memory_limit));
@@ -84,6 +85,12 @@ fn run(instance: &Instance, served: &Served, path: &Path) -> io::Result<Finished
     command.env("SANDBAR_REMAINING_MS", served.remaining().as_millis().to_string());
     if let Some(format) = served.content_format() {
         command.env("SANDBAR_CONTENT_FORMAT", format.to_string());
+    }
+    let request = served.properties();
+    command.env("SANDBAR_METHOD", request.method.name());
+    command.env("SANDBAR_PATH", request.path).env("SANDBAR_QUERY", request.query);
+    if let Some(accept) = request.accept {
+        command.env("SANDBAR_ACCEPT", accept.to_string());
     }
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn()?;

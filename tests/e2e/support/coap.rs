@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRANSMISSIONS_MAX: u32 = 4;
 
+const URI_PATH: u16 = 11;
 const MAX_AGE: u16 = 14;
 
 /// Code of the method POST.
@@ -48,6 +49,11 @@ impl Message {
 
     pub(crate) fn is_reset(&self) -> bool {
         self.kind == RESET
+    }
+
+    /// All values of an option.
+    pub(crate) fn values(&self, option: u16) -> Vec<&[u8]> {
+        self.options.iter().filter(|(number, _)| *number == option).map(|(_, value)| value.as_slice()).collect()
     }
 
     fn number(&self, option: u16) -> Option<u32> {
@@ -127,8 +133,13 @@ impl Client {
 
     /// A confirmable POST; `None` when no answer came, however often it was repeated.
     pub(crate) fn post(&mut self, path: &str, payload: &[u8]) -> Option<Message> {
+        self.ask(POST, path, &[], payload)
+    }
+
+    /// A confirmable request with more options, by rising numbers beyond that of the path; likewise.
+    pub(crate) fn ask(&mut self, method: u8, path: &str, more: &[(u16, &[u8])], payload: &[u8]) -> Option<Message> {
         self.message_id = self.message_id.wrapping_add(1);
-        let request = self.request(path, payload);
+        let request = self.request(method, path, more, payload);
         for attempt in 0..=RETRANSMISSIONS_MAX {
             self.send(&request);
             let until = Instant::now() + ACK_TIMEOUT * 2u32.pow(attempt);
@@ -142,18 +153,22 @@ impl Client {
         None
     }
 
-    fn request(&self, path: &str, payload: &[u8]) -> Vec<u8> {
+    fn request(&self, method: u8, path: &str, more: &[(u16, &[u8])], payload: &[u8]) -> Vec<u8> {
         let id = self.message_id.to_be_bytes();
-        let mut bytes = vec![1 << 6 | CONFIRMABLE << 4 | 2, POST, id[0], id[1], id[0], id[1]];
-        let mut delta = 11;
-        for segment in path.split('/') {
-            let length = u8::try_from(segment.len()).ok().filter(|length| *length < 13).unwrap();
+        let mut bytes = vec![1 << 6 | CONFIRMABLE << 4 | 2, method, id[0], id[1], id[0], id[1]];
+        let segments = path.split('/').map(|segment| (URI_PATH, segment.as_bytes()));
+        let mut last = 0;
+        for (number, value) in segments.chain(more.iter().copied()) {
+            let delta = u8::try_from(number - last).ok().filter(|delta| *delta < 13).unwrap();
+            let length = u8::try_from(value.len()).ok().filter(|length| *length < 13).unwrap();
             bytes.push(delta << 4 | length);
-            bytes.extend_from_slice(segment.as_bytes());
-            delta = 0;
+            bytes.extend_from_slice(value);
+            last = number;
         }
-        bytes.push(0xFF);
-        bytes.extend_from_slice(payload);
+        if !payload.is_empty() {
+            bytes.push(0xFF);
+            bytes.extend_from_slice(payload);
+        }
         bytes
     }
 

@@ -32,9 +32,9 @@ impl Tagger {
     /// Tags a response that will have to be cut; `asked` is the request's Block2 option. Reads all of the payload: not
     /// to be called under a lock.
     pub(in crate::coap) fn tag(&self, response: &mut Response, asked: Option<Block>) {
-        if is_cut(response, asked) {
+        if is_cut(response, asked) && response.etag.is_none() {
             let hash = self.0.hash_one(response.payload.as_ref());
-            response.etag = Some(hash.to_be_bytes());
+            response.etag = Some(Box::from(hash.to_be_bytes()));
         }
     }
 }
@@ -45,9 +45,10 @@ fn first_block(asked: Option<Block>) -> Block {
     Block { number: 0, more: false, exponent }
 }
 
-/// Whether an answer goes out in blocks. Errors never do: their text is short.
+/// Whether an answer goes out in blocks. Errors do not, as their text is short, unless a function has made it long.
 fn is_cut(answer: &Response, asked: Option<Block>) -> bool {
-    answer.class() == 2 && answer.payload.len() > first_block(asked).size()
+    let room = if answer.class() == 2 { first_block(asked).size() } else { first_block(None).size() };
+    answer.payload.len() > room
 }
 
 impl Downloads {

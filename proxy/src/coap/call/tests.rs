@@ -1,7 +1,7 @@
 use std::future;
 
-use coap_lite::MessageType;
-use sandbar_runtime::{CallId, Origin};
+use coap_lite::{CoapOption, MessageType, Packet, RequestType};
+use sandbar_runtime::{AnswerProperties, CallId, Origin};
 
 use super::*;
 use crate::coap::message::{Received, read};
@@ -57,17 +57,16 @@ fn refusal(method: RequestType, options: &[(CoapOption, &[u8])]) -> ResponseType
 #[test]
 fn the_methods_that_call_are_told_apart() {
     use RequestType::{Delete, Fetch, Get, IPatch, Patch, Post, Put};
-    for (method, reads) in [(Get, true), (Fetch, true), (Post, false), (Put, false)] {
+    let methods = [Get, Post, Put, Delete, Fetch, Patch, IPatch];
+    for (asked_for, method) in methods.into_iter().zip(Method::ALL) {
         for segments in [&["app"][..], &["app", "f"]] {
-            assert_eq!(asked(method, &path(segments)).unwrap().reads, reads);
+            assert_eq!(asked(asked_for, &path(segments)).unwrap().method, method);
         }
     }
-    for method in [Delete, Patch, IPatch] {
-        let code = refusal(method, &path(&["app"]));
+    for method in [Post, Delete, Fetch] {
+        let code = refusal(method, &path(&[".well-known", "core"]));
         assert_eq!(code, ResponseType::MethodNotAllowed);
     }
-    let code = refusal(Post, &path(&[".well-known", "core"]));
-    assert_eq!(code, ResponseType::MethodNotAllowed);
 }
 
 #[test]
@@ -79,7 +78,6 @@ fn paths_that_lead_nowhere_are_not_found() {
         &["app", "g"],
         &["app", ""],
         &["app", ".."],
-        &["app", "f", "g"],
         &[".well-known"],
         &[".well-known", "core", "x"],
     ];
@@ -106,6 +104,46 @@ fn preconditions_and_formats_that_cannot_be_met_are_said() {
     assert_eq!(target, Target::Discovery { filters });
 }
 
+#[test]
+fn the_function_is_told_what_was_asked_for() {
+    let mut options = path(&["app", "f", "living room", "lamp/1"]);
+    options.push((CoapOption::UriQuery, b"on=1"));
+    options.push((CoapOption::UriQuery, b"by=a&b"));
+    options.push((CoapOption::Accept, &[50]));
+    let work = asked(RequestType::Put, &options).unwrap().work(Bytes::from_static(b"x"));
+    let Work::Call(request) = work else { panic!("{work:?}") };
+    assert_eq!((request.application.as_str(), request.function.as_deref()), ("app", Some("f")));
+    let properties = RequestProperties {
+        method: Method::Put,
+        path: "living%20room/lamp%2F1".to_owned(),
+        query: "on=1&by=a%26b".to_owned(),
+        accept: Some(50),
+    };
+    assert_eq!(request.properties, properties);
+}
+
+#[test]
+fn the_function_says_what_the_answer_is() {
+    let config = CoapConfig::default();
+    let said = AnswerProperties {
+        code: Code::new(2, 1),
+        max_age_s: Some(30),
+        etag: Some(vec![1, 2]),
+        location: Some("/app/f/7?x=1".to_owned()),
+    };
+    let response = respond(Answer { properties: said, ..done(None) }, Method::Post, None, &config);
+    assert_eq!((response.code, response.max_age_s), (ResponseType::Created, Some(30)));
+    assert_eq!(response.etag, Some(Box::from([1, 2])));
+    assert_eq!(response.location.unwrap().path.len(), 3);
+    let gone = AnswerProperties { code: Code::new(4, 4), ..AnswerProperties::default() };
+    let response = respond(Answer { properties: gone, ..done(None) }, Method::Post, None, &config);
+    assert_eq!((response.code, response.max_age_s), (ResponseType::NotFound, Some(0)));
+    assert_eq!(respond(done(None), Method::Delete, None, &config).code, ResponseType::Deleted);
+    for code in (0..=u8::MAX).filter_map(Code::from_byte) {
+        assert!(response_type(code).is_some(), "{code}");
+    }
+}
+
 fn done(format: Option<u16>) -> Answer {
     Answer {
         call: Some(CallId(7)),
@@ -118,9 +156,9 @@ fn done(format: Option<u16>) -> Answer {
 #[test]
 fn what_is_done_is_for_no_cache() {
     let config = CoapConfig::default();
-    let read = respond(done(Some(50)), true, None, &config);
+    let read = respond(done(Some(50)), Method::Get, None, &config);
     assert_eq!((read.code, read.max_age_s), (ResponseType::Content, Some(0)));
-    let written = respond(done(Some(50)), false, Some(50), &config);
+    let written = respond(done(Some(50)), Method::Post, Some(50), &config);
     assert_eq!((written.code, written.max_age_s), (ResponseType::Changed, None));
     assert_eq!((written.content_format, written.payload), (Some(50), "out".into()));
 }
@@ -128,9 +166,9 @@ fn what_is_done_is_for_no_cache() {
 #[test]
 fn another_format_than_the_accepted_one_is_not_acceptable() {
     let config = CoapConfig::default();
-    let other = respond(done(Some(60)), false, Some(50), &config);
+    let other = respond(done(Some(60)), Method::Post, Some(50), &config);
     assert_eq!(other.code, ResponseType::NotAcceptable);
-    let unknown = respond(done(None), false, Some(50), &config);
+    let unknown = respond(done(None), Method::Post, Some(50), &config);
     assert_eq!(unknown.code, ResponseType::Changed);
 }
 
@@ -138,24 +176,24 @@ fn another_format_than_the_accepted_one_is_not_acceptable() {
 fn errors_say_why_and_for_how_long() {
     let config = CoapConfig::default();
     let failed = Answer::refused(Outcome::Failed, "line one\nline two");
-    let failed = respond(failed, true, None, &config);
+    let failed = respond(failed, Method::Get, None, &config);
     assert_eq!(failed.max_age_s, Some(0));
     assert_eq!(failed.payload, "line one line two");
     assert_eq!(failed.content_format, None);
 
     let overloaded =
         Answer { retry_after: Some(Duration::from_millis(2300)), ..Answer::refused(Outcome::Overloaded, "full") };
-    let overloaded = respond(overloaded, true, None, &config);
+    let overloaded = respond(overloaded, Method::Get, None, &config);
     assert_eq!(overloaded.code, ResponseType::ServiceUnavailable);
     assert_eq!(overloaded.max_age_s, Some(3));
 
     let large = Answer { payload_bytes_max: Some(1000), ..Answer::refused(Outcome::TooLarge, "large") };
-    let large = respond(large, true, None, &config);
+    let large = respond(large, Method::Get, None, &config);
     assert_eq!(large.code, ResponseType::RequestEntityTooLarge);
     assert_eq!(large.size1, Some(1000));
 
     let long = Answer::refused(Outcome::Failed, "x".repeat(5000));
-    assert_eq!(respond(long, true, None, &config).payload.len(), 256);
+    assert_eq!(respond(long, Method::Get, None, &config).payload.len(), 256);
 }
 
 #[test]

@@ -63,9 +63,9 @@ impl Door {
             panic!("no request");
         };
         let inquiry = option::read(&message.packet).map(|options| Inquiry {
-            target: Target::Function { application: "a".to_owned(), function: None },
+            target: Target::Function { application: "a".to_owned(), function: None, rest: Vec::new() },
             options,
-            reads: false,
+            method: Method::Post,
             visitor: Visitor::Stranger([127, 0, 0, 1].into()),
         });
         self.layers.request(&peer(), message, inquiry, self.now)
@@ -114,7 +114,7 @@ fn an_upload_runs_once_its_payload_is_whole_and_its_answer_comes_in_blocks() {
     let (whole, pending) = started.unwrap();
     assert_eq!(whole, payload);
     let mut answer = Response { payload: whole, ..Response::new(ResponseType::Changed) };
-    answer.etag = Some([1; 8]);
+    answer.etag = Some(Box::from([1; 8]));
     let first = door.answer(pending, answer);
     assert_eq!(first.header.get_code(), "2.04");
     assert_eq!(option_of(&first, CoapOption::Block1), Some(block(2, false, 6)));
