@@ -1,17 +1,34 @@
 //! The native function that the bench calls: it answers with a copy of its event, whatever function it is the worker of.
 //!
+//! Of the event "when" it makes one that holds the time; of that, whoever is next logs how long ago it was, by the id of the call.
+//!
 //! Started as `claims-functions forks COUNT` it is its own floor: the same program, without a sandbox, forks that many processes one after
 //! another, which end at once. It prints the nanoseconds of all together.
 #![allow(clippy::print_stdout, reason = "the floor prints what it measured")]
-#![allow(unsafe_code, reason = "fork and its child's end have no safe wrappers")]
+#![allow(unsafe_code, reason = "fork, its child's end and the clock have no safe wrappers")]
 
 use std::convert::Infallible;
 use std::time::Instant;
 
 use sandbar_function::Context;
 
-fn echo(event: &[u8], _context: &Context<'_>) -> Result<Vec<u8>, Infallible> {
+fn echo(event: &[u8], context: &Context<'_>) -> Result<Vec<u8>, Infallible> {
+    if event == b"when" {
+        return Ok(format!("when {}", now_ns()).into_bytes());
+    }
+    if let Some(then) = event.strip_prefix(b"when ") {
+        let late = std::str::from_utf8(then).ok().and_then(|then| now_ns().checked_sub(then.parse().ok()?));
+        context.log(format_args!("late {:x} {}", context.call_id(), late.map_or(-1, i128::from)));
+    }
     Ok(event.to_vec())
+}
+
+/// Of the clock that all processes share.
+fn now_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is ours to be written.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    u64::try_from(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)).unwrap_or(0)
 }
 
 fn main() {
