@@ -15,7 +15,9 @@ use crate::stage::{Host, Pinned, Place, Scale};
 
 pub(crate) const LIMITS: &str = "[limits]\nmemory = \"512MiB\"\nprocesses = 512\npayload = \"64KiB\"";
 const LENGTHS: [usize; 6] = [1, 2, 5, 10, 50, 100];
-/// Of the chain whose hop is judged.
+/// Those with a goal.
+const JUDGED: [usize; 2] = [10, 100];
+/// Where the chain is whose hop is judged.
 const TWO: usize = 1;
 const PYTHON: &str = "def handle(event, context):\n    return event\n";
 
@@ -35,6 +37,8 @@ const PYTHON3: Kind = Kind { name: "Python", functions_per_s: 250 };
 struct Chains {
     hop_p50: Rounds,
     hop_p99: Rounds,
+    /// All hops of one chain.
+    hops_sum_p50: Rounds,
     /// From the event in a function's hands to the hand-over of its output.
     inside_p50: Rounds,
     end_to_end_p50: Rounds,
@@ -99,10 +103,13 @@ fn hops(native: &[Chains; 6], unpinned: &[Chains; 6], floor: &Rounds) -> Vec<Cla
     for (length, chains) in LENGTHS.iter().zip(native).skip(TWO + 1) {
         claims.push(claim(format!("one core, in a chain of {length}, p50"), &chains.hop_p50, Goal::None));
     }
-    for (length, chains) in LENGTHS.iter().zip(native).skip(TWO) {
-        let (what, beside) = (format!("within a function of a chain of {length}, p50"), "a hop of the same chain");
-        let (ours, theirs) = (chains.inside_p50.clone(), chains.hop_p50.clone());
-        claims.push(Claim::new(what, "µs", ours, beside, theirs, Goal::None));
+    // Where the time of a long chain goes: most hops are as fast as the one in the middle, or few are slow; or it is spent within.
+    for (length, chains) in LENGTHS.iter().zip(native).filter(|(length, _)| JUDGED.contains(*length)) {
+        let (what, theirs) = (format!("all hops of a chain of {length}, p50"), times(&chains.hop_p50, length - 1));
+        let beside = format!("{} x p50 of a hop there", length - 1);
+        claims.push(Claim::new(what, "µs", chains.hops_sum_p50.clone(), beside, theirs, Goal::None));
+        let (what, theirs) = (format!("within a function of a chain of {length}, p50"), chains.hop_p50.clone());
+        claims.push(Claim::new(what, "µs", chains.inside_p50.clone(), "p50 of a hop there", theirs, Goal::None));
     }
     claims
 }
@@ -110,9 +117,9 @@ fn hops(native: &[Chains; 6], unpinned: &[Chains; 6], floor: &Rounds) -> Vec<Cla
 fn end_to_end(kind: Kind, chains: &[Chains; 6]) -> Vec<Claim> {
     let one = &chains[0].end_to_end_p50;
     let claims = LENGTHS.into_iter().zip(chains).skip(TWO).map(|(length, chains)| {
-        let hops = chains.hop_p50.map(|hop| hop * (length - 1) as f64);
-        let expected = one.with(&hops, |one, hops| one + hops).expect("both are of all rounds");
-        let goal = if [10, 100].contains(&length) { Goal::AtMost(1.2) } else { Goal::None };
+        let expected =
+            one.with(&times(&chains.hop_p50, length - 1), |one, hops| one + hops).expect("both are of all rounds");
+        let goal = if JUDGED.contains(&length) { Goal::AtMost(1.2) } else { Goal::None };
         let what = format!("chain of {length}, {}, end to end, p50", kind.name);
         Claim::new(what, "µs", chains.end_to_end_p50.clone(), "a chain of one and the hops", expected, goal)
     });
@@ -120,6 +127,10 @@ fn end_to_end(kind: Kind, chains: &[Chains; 6]) -> Vec<Claim> {
     let what = format!("chain of 1, {}, end to end, p50", kind.name);
     claims.insert(0, Claim::new(what, "µs", one.clone(), "itself", one.clone(), Goal::None));
     claims
+}
+
+fn times(hop: &Rounds, hops: usize) -> Rounds {
+    hop.map(|hop| hop * hops as f64)
 }
 
 impl Chains {
@@ -133,12 +144,13 @@ impl Chains {
         pause(Duration::from_millis(300));
         let pace = Duration::from_secs(1) * u32::try_from(length).unwrap() / kind.functions_per_s;
         // Short chains are called often, long ones for longer; each has hops enough for its p99.
-        let time = Duration::from_secs_f64(scale.of(0.4, 0.25) * (1.0 + (length as f64).log10()));
-        let calls = usize::try_from(time.as_nanos() / pace.as_nanos()).unwrap().max(6);
+        let time = Duration::from_secs_f64(scale.of(0.4, 0.2) * (1.0 + (length as f64).log10()));
+        let calls = usize::try_from(time.as_nanos() / pace.as_nanos()).unwrap().max(scale.of(6, 4));
         let mut times = block_on(alternating(host, &name, calls, pace));
         if length > 1 {
             self.hop_p99.push(percentile(&mut times.hops, 99));
             self.hop_p50.push(median(&mut times.hops));
+            self.hops_sum_p50.push(median(&mut times.hops_sums));
         }
         self.inside_p50.push(median(&mut times.inside));
         self.end_to_end_p50.push(median(&mut times.end_to_end));
@@ -146,10 +158,11 @@ impl Chains {
     }
 }
 
-/// Microseconds: of each hop, within each function, and of each chain from end to end, over the management socket.
+/// Microseconds: of each hop, of all of each chain, within each function, and of each chain from end to end, over the management socket.
 #[derive(Default)]
 struct Times {
     hops: Vec<f64>,
+    hops_sums: Vec<f64>,
     inside: Vec<f64>,
     end_to_end: Vec<f64>,
 }
@@ -157,7 +170,7 @@ struct Times {
 /// So many calls with a trace and as many without, in turns. The first are not counted: they find a pool that does not know the rate yet.
 async fn alternating(host: &Host, name: &str, calls: usize, pace: Duration) -> Times {
     let mut times = Times::default();
-    let uncounted = (calls / 5).max(4);
+    let uncounted = (calls / 5).max(3);
     let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for number in 0..uncounted + 2 * calls {
@@ -172,7 +185,9 @@ async fn alternating(host: &Host, name: &str, calls: usize, pace: Duration) -> T
         }
         if trace {
             let us = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) as f64 / 1000.0;
-            times.hops.extend(answer.hops.iter().skip(1).map(|hop| us(hop.sent_ns, hop.taken_ns)));
+            let hops = answer.hops.iter().skip(1).map(|hop| us(hop.sent_ns, hop.taken_ns));
+            times.hops_sums.push(hops.clone().sum());
+            times.hops.extend(hops);
             times.inside.extend(answer.hops.iter().map(|hop| us(hop.taken_ns, hop.done_ns)));
         } else {
             times.end_to_end.push(took.as_secs_f64() * 1e6);

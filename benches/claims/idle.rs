@@ -13,7 +13,7 @@ const FUNCTIONS: usize = 5;
 const PYTHON: &str = "def handle(event, context):\n    return event\n";
 /// A while after the deployment, before the first step.
 const SETTLED: Duration = Duration::from_millis(1500);
-const REST: [&str; 4] = ["--rest-ready", "3s", "--rest-sandbox", "6s"];
+const REST: [&str; 4] = ["--rest-ready", "3s", "--rest-sandbox", "5s"];
 const STEP_WAIT: Duration = Duration::from_secs(20);
 
 /// A language, with what an idle application may have of memory, in MiB.

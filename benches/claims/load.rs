@@ -40,9 +40,14 @@ impl Load {
         self.service_us.unwrap_or_else(|| panic!("no call was done: {self:?}"))
     }
 
-    /// Calls that were neither done nor refused: without an answer in time, failed, or never sent as too many were under way.
+    /// Calls that were neither done nor refused: without an answer in time, failed, or never sent as too many were under way. Of what kind
+    /// they are is printed.
     pub(crate) fn lost(&self) -> u64 {
-        self.calls - self.done - self.refused
+        let lost = self.calls - self.done - self.refused;
+        if lost > 0 {
+            println!("  {lost} of {} calls were lost, of these with an error {:?}", self.calls, self.errors);
+        }
+        lost
     }
 
     /// # Panics

@@ -58,7 +58,7 @@ fn memory_of(counts: [usize; 4], rest: &[&str], state: &str) -> ([Memory; 4], Ho
             (all.len() == count && all.iter().all(|application| application.state == state)).then_some(())
         });
         // Pools have filled, or what was put to rest has been given back.
-        pause(Duration::from_secs(2));
+        pause(Duration::from_millis(1500));
         let mut memory = Memory::default();
         for _ in 0..READINGS {
             pause(Duration::from_millis(200));
@@ -84,7 +84,7 @@ fn claims(memory: &[Both]) -> Vec<Claim> {
             let what = format!("{applications} deployed, all {state}: agent and all processes");
             Claim::new(what, "MiB", ours.clone(), beside, theirs, Goal::None)
         };
-        claims.push(claim("running", &running.whole, "the agent, and what one takes so often", expected));
+        claims.push(claim("running", &running.whole, "if each took what the first takes", expected));
         claims.push(claim("at rest", &resting.whole, "one at rest", one_resting.clone()));
     }
     for (state, memory) in [("running", &last.running), ("at rest", &last.resting)] {
