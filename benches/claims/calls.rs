@@ -11,7 +11,7 @@ use crate::stage::{Host, Place, Scale, free_port, functions_program};
 const LIMITS: &str = "[limits]\nmemory = \"128MiB\"\nprocesses = 128\npayload = \"64KiB\"";
 const FRESH_WASM: &str = "a server with a fresh WebAssembly instance";
 
-/// A peer: a fresh WebAssembly instance for each request.
+/// A peer: a fresh WebAssembly instance for each request, and nothing more.
 pub(crate) struct WasmServer {
     _process: Running,
     pub(crate) target: String,
@@ -68,7 +68,8 @@ pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
         claim("CoAP, p99", &coap.p99, "its p50", &coap.p50, Goal::AtMost(5.0)),
     ];
     if let Some(wasm) = of_targets.get(2) {
-        claims.push(claim("HTTP, p50", &http.p50, FRESH_WASM, &wasm.p50, Goal::AtMost(0.75)));
+        // The part `peers` has the goal, beside what people run: `wasmtime serve`.
+        claims.push(claim("HTTP, p50", &http.p50, FRESH_WASM, &wasm.p50, Goal::None));
         claims.push(claim("HTTP, p99", &http.p99, FRESH_WASM, &wasm.p99, Goal::None));
     }
     claims

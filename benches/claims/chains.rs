@@ -129,6 +129,14 @@ fn end_to_end(kind: Kind, chains: &[Chains; 6]) -> Vec<Claim> {
     claims
 }
 
+/// Microseconds of a hop in the shortest chain, p50 and p99: one round, on the first processor, where the host is.
+pub(crate) fn hop(host: &Host, scale: Scale) -> (f64, f64) {
+    let mut chains = Chains::default();
+    let _pinned = Pinned::to_first();
+    chains.add(host, NATIVE, LENGTHS[TWO], scale);
+    (chains.hop_p50.median(), chains.hop_p99.median())
+}
+
 fn times(hop: &Rounds, hops: usize) -> Rounds {
     hop.map(|hop| hop * hops as f64)
 }

@@ -1,8 +1,8 @@
 //! What is claimed of Sandbar, each claim beside its floor or a peer in the same run, in turns: ratios hold where times do not.
 //!
-//! `cargo bench --bench claims -- [--quick] [--strict] [PART …]`; the parts are those of [`PARTS`]. Loads come from `sandbar bench`, for us
-//! and for peers alike. Needs root, `target/release/claims-functions`, and, for its part, `target/bench-wasm/release/wasm-server`
-//! (`make bench` builds them). Prints all figures, and writes `target/bench/claims.json`, `claims.md` and plots. A goal that is missed is
+//! `cargo bench --bench claims -- [--quick] [--strict] [--peer NAME=URL] [PART …]`; the parts are those of [`PARTS`]. Loads come from
+//! `sandbar bench`, for us and for peers alike. Needs root, and `target/release/claims-functions`; its part `peers` measures what
+//! `make bench` builds and installs for it, and the servers that are named. Prints all figures, and writes `target/bench/claims.json`, `claims.md` and plots. A goal that is missed is
 //! told, and fails nothing but a run with `--strict`; a part that cannot be measured is told, fails the run, and keeps no other from its
 //! turn. Ctrl-C ends it with what it started.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a bench prints, and ends at any error")]
@@ -17,6 +17,7 @@ mod load;
 mod many;
 mod memory;
 mod overload;
+mod peers;
 mod python;
 mod running;
 mod stage;
@@ -33,7 +34,7 @@ use stage::Scale;
 /// A part of the bench, by its name: the claims that it looks at.
 type Part = (&'static str, fn(Scale) -> Findings);
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     ("chain", chains::measure),
     ("fan-out", |scale| fan_out::measure(scale).into()),
     ("call", |scale| calls::measure(scale).into()),
@@ -43,6 +44,7 @@ const PARTS: [Part; 9] = [
     ("overload", overload::measure),
     ("idle", |scale| idle::measure(scale).into()),
     ("many", many::measure),
+    ("peers", |scale| peers::measure(scale).into()),
 ];
 
 const MISSED: u8 = 1;
@@ -58,19 +60,22 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+    fn of(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut asked = Self { scale: Scale::Whole, strict: false, parts: Vec::new() };
-        for argument in arguments {
+        while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--quick" => asked.scale = Scale::Quick,
                 "--strict" => asked.strict = true,
+                "--peer" => peers::name(&arguments.next().unwrap_or_default())?,
                 // Cargo says so to every bench.
                 "--bench" => {}
                 name => match PARTS.iter().find(|(part, _)| *part == name) {
                     Some(part) => asked.parts.push(*part),
                     None => {
                         let parts = PARTS.map(|(part, _)| part).join(", ");
-                        return Err(format!("`{name}`: give --quick, --strict, or of the parts {parts}"));
+                        return Err(format!(
+                            "`{name}`: give --quick, --strict, --peer NAME=URL, or of the parts {parts}"
+                        ));
                     }
                 },
             }

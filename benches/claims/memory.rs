@@ -19,8 +19,12 @@ pub(crate) fn agent(host: &Host) -> f64 {
 
 /// MiB of the agent and all processes of all sandboxes.
 pub(crate) fn whole(host: &Host) -> f64 {
-    let processes = descendants(host.pid());
-    processes.into_iter().chain([host.pid()]).map(pss).sum::<f64>() / MIB
+    tree(host.pid())
+}
+
+/// MiB of a process and all that descend from it.
+pub(crate) fn tree(pid: u32) -> f64 {
+    descendants(pid).into_iter().chain([pid]).map(pss).sum::<f64>() / MIB
 }
 
 /// MiB of all processes of the only application's sandbox, with what the agent has of its segment.

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,11 @@ impl Running {
 
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
     }
 
     /// Its first line, which says that it is ready; empty if it ended without one.
