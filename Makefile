@@ -3,7 +3,6 @@ SHELL := /bin/sh
 PREFIX ?= /usr/local
 UNITS ?= /etc/systemd/system
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-BENCHES := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
@@ -16,8 +15,8 @@ help:
 	@echo "make check            formatting and lints, all warnings as errors"
 	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 3,000 kills (as root)"
 	@echo "make many             500 sandboxes side by side, or SANDBAR_MANY, killed and started again (as root)"
-	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; a quarter of an hour)"
-	@echo "make bench-bus        measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
+	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; half an hour, once it is built)"
+	@echo "make bench-bus        measure the application bus alone, beside floors, iceoryx2 and NATS (two minutes, once it is built)"
 	@echo "make build            the command, in $(TARGET)/release/sandbar"
 	@echo "make install          the command, to $(PREFIX)/bin"
 	@echo "make install-systemd  the command, and a service for systemd, to $(UNITS)"
@@ -71,11 +70,17 @@ check:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
-# The WebAssembly server is a peer, a package of its own with a lock file of its own. ARGUMENTS: --quick, and names of parts.
+# Peers are packages of their own, with lock files of their own; one that does not build is skipped. Those who are started for each call run
+# the function linked statically. ARGUMENTS: --quick, --strict (a goal that is missed is a failure), --peer NAME=URL (a server that runs
+# already), and names of parts, if not all are wanted.
 bench: build examples
+	@sh scripts/setup.sh bench
 	cargo build --release --locked -p claims-functions
-	cargo build --release --locked --manifest-path benches/wasm/Cargo.toml --target-dir $(TARGET)/bench-wasm
-	cargo bench --locked $(BENCHES) --bench claims -- $(ARGUMENTS)
+	cargo rustc --release --locked -p claims-functions --target-dir $(TARGET)/bench-static -- -C target-feature=+crt-static
+	-cargo build --release --locked --manifest-path benches/wasm/Cargo.toml --target-dir $(TARGET)/bench-wasm
+	-cargo build --release --locked --manifest-path benches/bus/Cargo.toml --target-dir $(TARGET)/bench-bus
+	$(if $(ARGUMENTS),,cargo bench --locked --bench sandbox)
+	cargo bench --locked --bench claims -- $(ARGUMENTS)
 
 # A package of its own, with a lock file of its own: its peers are heavy, and nothing else needs them.
 bench-bus:

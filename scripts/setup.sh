@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build   a C compiler and linker, and Python for functions in Python
 #   scripts/setup.sh test    what the tests drive Sandbar with as well: libcoap's client, aiocoap, strace
+#   scripts/setup.sh bench   the peers that Sandbar is measured beside; what cannot be had is told, and no error
 #   scripts/setup.sh cgroup2 what runs a virtual machine with control groups v2
 set -eu
 
@@ -12,6 +13,12 @@ what=${1:-build}
 packages=
 need() { # COMMAND PACKAGE
     command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
+}
+
+# What the bench can do without: servers are root's, and not on everyone's path.
+peers=
+want() { # COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || peers="$peers $2"
 }
 
 need cc gcc
@@ -33,6 +40,14 @@ if [ "$what" = test ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
 fi
 
+if [ "$what" = bench ]; then
+    want bwrap bubblewrap
+    want crun crun
+    want lighttpd lighttpd
+    want nats-server nats-server
+    python3 -c 'import ensurepip, venv' 2>/dev/null || peers="$peers python3-venv"
+fi
+
 if [ "$what" = cgroup2 ]; then
     need qemu-system-x86_64 qemu-system-x86
     need busybox busybox
@@ -52,6 +67,24 @@ if [ -n "$packages" ]; then
     apt-get install -y -qq --no-install-recommends $packages >/dev/null
 fi
 
+if [ -n "$peers" ]; then
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+        echo "setup: to measure Sandbar beside all peers, install:$peers" >&2
+    else
+        echo "setup: installing$peers"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq || echo "setup: the lists of packages could not be fetched" >&2
+        for package in $peers; do
+            if ! apt-get install -y -qq --no-install-recommends "$package" >/dev/null; then
+                echo "setup: $package could not be installed: the bench will skip what needs it" >&2
+            # Debian starts a server as soon as it is installed; the bench starts its own.
+            elif [ -d /run/systemd/system ] && systemctl cat "$package.service" >/dev/null 2>&1; then
+                systemctl disable --quiet --now "$package.service" || echo "setup: $package.service is left running" >&2
+            fi
+        done
+    fi
+fi
+
 if ! command -v cargo >/dev/null 2>&1; then
     echo "setup: Rust 1.90 or later is needed: see https://rustup.rs" >&2
     exit 1
@@ -63,5 +96,16 @@ if [ "$what" = test ]; then
         echo "setup: installing aiocoap into $venv"
         python3 -m venv "$venv"
         "$venv/bin/pip" install --quiet --disable-pip-version-check 'aiocoap==0.4.17'
+    fi
+fi
+
+if [ "$what" = bench ]; then
+    venv=${CARGO_TARGET_DIR:-$root/target}/bench-venv
+    if [ ! -x "$venv/bin/functions-framework" ]; then
+        echo "setup: installing functions-framework into $venv"
+        if ! { python3 -m venv "$venv" &&
+            "$venv/bin/pip" install --quiet --disable-pip-version-check 'functions-framework==3.10.2'; }; then
+            echo "setup: functions-framework could not be installed: the bench will skip it" >&2
+        fi
     fi
 fi

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Each crate, and the crates of the workspace it may depend on.
-const EDGES: [(&str, &[&str]); 8] = [
+const EDGES: [(&str, &[&str]); 9] = [
     ("sandbar-bus", &[]),
     ("sandbar-function", &["sandbar-bus"]),
     ("sandbar-supervisor", &["sandbar-bus", "sandbar-function"]),
@@ -14,6 +14,7 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("sandbar-proxy", &["sandbar-runtime"]),
     ("sandbar", &["sandbar-proxy", "sandbar-runtime"]),
     ("claims-functions", &["sandbar-function"]),
+    ("claims-report", &[]),
     ("hostile", &["sandbar-bus", "sandbar-function"]),
 ];
 

@@ -1,36 +1,44 @@
 //! Calls of one native function: how soon they are answered, and how many a processor serves.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
 
-use crate::report::{Claim, Goal, median};
-use crate::stage::{Host, Place, Scale, end, figure, free_port, functions_program, load};
+use claims_report::{Claim, Goal, Rounds};
+
+use crate::load::{Latency, load};
+use crate::running::{Running, printed};
+use crate::stage::{Host, Place, Scale, free_port, functions_program};
 
 const LIMITS: &str = "[limits]\nmemory = \"128MiB\"\nprocesses = 128\npayload = \"64KiB\"";
+const FRESH_WASM: &str = "a server with a fresh WebAssembly instance";
 
-/// A peer: a fresh WebAssembly instance for each request.
-struct WasmServer(Child, String);
+/// A peer: a fresh WebAssembly instance for each request, and nothing more.
+pub(crate) struct WasmServer {
+    _process: Running,
+    pub(crate) target: String,
+}
 
 impl WasmServer {
     /// `None` where it is not built.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-wasm/release/wasm-server");
         let address = free_port("tcp");
         if !program.exists() {
             println!("  SKIPPED: the WebAssembly server is not built: run `make bench`");
             return None;
         }
-        let mut process = Place::First.command(program).arg(&address).stdout(Stdio::piped()).spawn().unwrap();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
-        Some(Self(process, address))
+        let mut command = Place::First.command(program);
+        command.arg(&address);
+        let mut process = Running::start(command).unwrap();
+        assert_ne!(process.first_line(), "", "the WebAssembly server did not start");
+        Some(Self { _process: process, target: format!("http://{address}/") })
     }
 }
 
-impl Drop for WasmServer {
-    fn drop(&mut self) {
-        end(&mut self.0);
-    }
+/// Of one target.
+#[derive(Default)]
+struct Latencies {
+    p50: Latency,
+    p99: Latency,
 }
 
 /// Warm calls at 1,000 per second, all on one processor, in turns with the peer.
@@ -38,44 +46,31 @@ pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
     let host = Host::start(Place::First, &[]);
     host.deploy_chain("echo", 1, LIMITS);
     let wasm = WasmServer::start();
-    let mut targets =
-        vec![("HTTP", format!("http://{}/echo", host.http)), ("CoAP", format!("coap://{}/echo", host.coap))];
-    targets.extend(wasm.as_ref().map(|wasm| ("wasm", format!("http://{}/", wasm.1))));
-    let mut p50s: Vec<Vec<f64>> = vec![Vec::new(); targets.len()];
-    let mut p99s = p50s.clone();
+    let mut targets = vec![format!("http://{}/echo", host.http), format!("coap://{}/echo", host.coap)];
+    targets.extend(wasm.as_ref().map(|wasm| wasm.target.clone()));
+    let mut of_targets: Vec<_> = targets.iter().map(|_| Latencies::default()).collect();
     let seconds = scale.of("4s", "2s");
     for _ in 0..scale.of(7, 3) {
-        for (at, (_, target)) in targets.iter().enumerate() {
-            let measured =
-                load(Place::First, target, &["--rate", "1000", "--for", seconds, "--warm-up", "500ms", "--strict"]);
-            p50s[at].push(figure(&measured, "service_us", "p50"));
-            p99s[at].push(figure(&measured, "service_us", "p99"));
+        for (target, of_target) in targets.iter().zip(&mut of_targets) {
+            let paced = ["--rate", "1000", "--for", seconds, "--warm-up", "500ms"];
+            let measured = load(Place::First, target, &paced).all_done(target);
+            of_target.p50.add(&measured, |figures| figures.p50);
+            of_target.p99.add(&measured, |figures| figures.p99);
         }
     }
-    let (p50, p99): (Vec<f64>, Vec<f64>) =
-        p50s.iter_mut().zip(&mut p99s).map(|(p50, p99)| (median(p50), median(p99))).unzip();
-    let claim = |what: &str, ours: f64, beside: &str, theirs: f64, goal: Goal| Claim {
-        what: format!("warm native call at 1,000/s, one core, {what}"),
-        unit: "µs",
-        ours,
-        beside: beside.to_owned(),
-        theirs,
-        goal,
+    let (http, coap) = (&of_targets[0], &of_targets[1]);
+    let claim = |what: &str, ours: &Latency, beside: &str, theirs: &Latency, goal: Goal| {
+        ours.claim(format!("warm native call at 1,000/s, one core, {what}"), beside, theirs, goal)
     };
     let mut claims = vec![
-        claim("CoAP, p50", p50[1], "over HTTP", p50[0], Goal::AtMost(1.0)),
-        claim("HTTP, p99", p99[0], "its p50", p50[0], Goal::AtMost(5.0)),
-        claim("CoAP, p99", p99[1], "its p50", p50[1], Goal::AtMost(5.0)),
+        claim("CoAP, p50", &coap.p50, "over HTTP", &http.p50, Goal::AtMost(1.0)),
+        claim("HTTP, p99", &http.p99, "its p50", &http.p50, Goal::AtMost(5.0)),
+        claim("CoAP, p99", &coap.p99, "its p50", &coap.p50, Goal::AtMost(5.0)),
     ];
-    if let Some(wasm_p50) = p50.get(2) {
-        claims.push(claim(
-            "HTTP, p50",
-            p50[0],
-            "a server with a fresh WebAssembly instance",
-            *wasm_p50,
-            Goal::AtMost(0.75),
-        ));
-        claims.push(claim("HTTP, p99", p99[0], "that server's p99", p99[2], Goal::None));
+    if let Some(wasm) = of_targets.get(2) {
+        // The part `peers` has the goal, beside what people run: `wasmtime serve`.
+        claims.push(claim("HTTP, p50", &http.p50, FRESH_WASM, &wasm.p50, Goal::None));
+        claims.push(claim("HTTP, p99", &http.p99, FRESH_WASM, &wasm.p99, Goal::None));
     }
     claims
 }
@@ -85,32 +80,26 @@ pub(crate) fn measure_throughput(scale: Scale) -> Vec<Claim> {
     let host = Host::start(Place::First, &["--delay-max", "never"]);
     host.deploy_chain("echo", 1, LIMITS);
     let wasm = WasmServer::start();
-    let target = format!("http://{}/echo", host.http);
-    let (mut ours, mut floor, mut peers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut floor, mut peer) = (Rounds::default(), Rounds::default(), Rounds::default());
+    let closed = ["--in-flight", "16", "--for", scale.of("4s", "2s"), "--warm-up", "500ms"];
+    let throughput = |target: &str| load(Place::Second, target, &closed).all_done(target).throughput_per_s;
     for _ in 0..scale.of(5, 2) {
-        let closed = ["--in-flight", "16", "--for", scale.of("4s", "2s"), "--warm-up", "500ms"];
-        ours.push(load(Place::Second, &target, &closed)["throughput_per_s"].as_f64().unwrap());
+        ours.push(throughput(&format!("http://{}/echo", host.http)));
         if let Some(wasm) = &wasm {
-            let target = format!("http://{}/", wasm.1);
-            peers.push(load(Place::Second, &target, &closed)["throughput_per_s"].as_f64().unwrap());
+            peer.push(throughput(&wasm.target));
         }
         const FORKS: f64 = 5000.0;
-        let forks = Place::First.command(functions_program()).args(["forks", "5000"]).output().unwrap();
-        let ns: f64 = String::from_utf8(forks.stdout).unwrap().trim().parse().unwrap();
+        let mut forks = Place::First.command(functions_program());
+        forks.args(["forks", &FORKS.to_string()]);
+        let ns: f64 = printed(forks).parse().unwrap();
         floor.push(FORKS / (ns / 1e9));
     }
-    let ours = median(&mut ours);
-    let claim = |beside: &str, theirs: f64, goal: Goal| Claim {
-        what: "native calls per second and core, over HTTP".to_owned(),
-        unit: "/s",
-        ours,
-        beside: beside.to_owned(),
-        theirs,
-        goal,
+    let claim = |beside: &str, theirs: Rounds, goal: Goal| {
+        Claim::new("native calls per second and core, over HTTP", "/s", ours.clone(), beside, theirs, goal)
     };
-    let mut claims = vec![claim("fork, exit and wait of the same program", median(&mut floor), Goal::AtLeast(0.8))];
-    if !peers.is_empty() {
-        claims.push(claim("a server with a fresh WebAssembly instance", median(&mut peers), Goal::None));
+    let mut claims = vec![claim("fork, exit and wait of the same program", floor, Goal::AtLeast(0.8))];
+    if wasm.is_some() {
+        claims.push(claim(FRESH_WASM, peer, Goal::None));
     }
     claims
 }

@@ -1,103 +1,209 @@
-//! Hops between functions, and chains of them.
+//! Hops between functions, and chains of them, at one pace whatever their length.
+//!
+//! A hop is the time from the moment at which an instance begins to hand its output over, the report of its trace being behind it, to the
+//! moment at which the next function's instance, a process of its own, has it in hand. Hops are those of chains that are traced; times from
+//! end to end those of chains that are not, in turns with them.
 
 use std::time::{Duration, Instant};
 
+use claims_report::{Claim, Findings, Goal, Line, Plot, Rounds, median, percentile};
 use sandbar_runtime::{Outcome, Request};
 
-use crate::floors::futex_round_trips;
-use crate::report::{Claim, Goal, median, percentile};
-use crate::stage::{Host, Place, Scale, block_on};
+use crate::floors::{HALF_ROUND_TRIP, half_futex_round_trip};
+use crate::running::{block_on, pause};
+use crate::stage::{Host, Pinned, Place, Scale};
 
-/// Between two calls, for each function of the chain: so that a tenth of a processor is used, as forking ahead needs idle time.
-const PACE: Duration = Duration::from_micros(2500);
-/// Between two chains of three whose hops are looked at: 500 per second.
-const HOPS_PACE: Duration = Duration::from_millis(2);
-const LIMITS: &str = "[limits]\nmemory = \"512MiB\"\nprocesses = 512\npayload = \"64KiB\"";
+pub(crate) const LIMITS: &str = "[limits]\nmemory = \"512MiB\"\nprocesses = 512\npayload = \"64KiB\"";
 const LENGTHS: [usize; 6] = [1, 2, 5, 10, 50, 100];
+/// Those with a goal.
+const JUDGED: [usize; 2] = [10, 100];
+/// Where the chain is whose hop is judged.
+const TWO: usize = 1;
+const PYTHON: &str = "def handle(event, context):\n    return event\n";
 
-pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
-    let calls = scale.of(1500, 300);
-    let mut floor = futex_round_trips();
-    let (floor_p50, half) = (median(&mut floor), median(&mut floor) / 2.0);
-    let floor_name = "half a futex round trip between two processes, one core";
-    let claim = |what: String, ours: f64, beside: &str, theirs: f64, goal: Goal| Claim {
-        what,
-        unit: "µs",
-        ours,
-        beside: beside.to_owned(),
-        theirs,
-        goal,
-    };
-    let host = Host::start(Place::First, &[]);
-    host.deploy_chain("three", 3, LIMITS);
-    let mut pinned = hops(&host, "three", calls);
-    let (p50, p99) = (median(&mut pinned), percentile(&mut pinned, 99));
-    let mut claims = vec![
-        claim("a hop, 64 bytes, one core, p50".to_owned(), p50, floor_name, half, Goal::AtMost(2.5)),
-        claim("a hop, one core, p99".to_owned(), p99, floor_name, half, Goal::AtMost(30.0)),
-        claim("a hop, one core, p50".to_owned(), p50, "the whole round trip", floor_p50, Goal::AtMost(2.5)),
-    ];
-    let mut one_call = 0.0;
-    for (length, calls) in LENGTHS.map(|length| (length, calls / (1 + length / 10))) {
-        let name = format!("chain{length}");
-        host.deploy_chain(&name, length, LIMITS);
-        let took = end_to_end(&host, &name, calls, PACE * u32::try_from(length).unwrap());
-        if length == 1 {
-            one_call = took;
+/// A language, and how often functions of it are run: a chain of ten is called a tenth as often as one of one. It is as often as the
+/// performance goals say, or as leaves the processor idle for most of the time, which forking ahead needs.
+#[derive(Clone, Copy, PartialEq)]
+struct Kind {
+    name: &'static str,
+    functions_per_s: u32,
+}
+
+const NATIVE: Kind = Kind { name: "native", functions_per_s: 1000 };
+const PYTHON3: Kind = Kind { name: "Python", functions_per_s: 250 };
+
+/// Of the chains of one length, all in microseconds; a figure for each round.
+#[derive(Default)]
+struct Chains {
+    hop_p50: Rounds,
+    hop_p99: Rounds,
+    /// All hops of one chain.
+    hops_sum_p50: Rounds,
+    /// From the event in a function's hands to the hand-over of its output.
+    inside_p50: Rounds,
+    end_to_end_p50: Rounds,
+}
+
+pub(crate) fn measure(scale: Scale) -> Findings {
+    let (one_core, both_cores) = (Host::start(Place::First, &[]), Host::start(Place::Any, &[]));
+    let mut floor = Rounds::default();
+    let [mut native, mut python] = [(); 2].map(|()| LENGTHS.map(|_| Chains::default()));
+    let mut unpinned = LENGTHS.map(|_| Chains::default());
+    for _ in 0..scale.of(5, 2) {
+        floor.push(half_futex_round_trip());
+        for (at, length) in LENGTHS.into_iter().enumerate() {
+            let pinned = Pinned::to_first();
+            native[at].add(&one_core, NATIVE, length, scale);
+            python[at].add(&one_core, PYTHON3, length, scale);
+            drop(pinned);
+            unpinned[at].add(&both_cores, NATIVE, length, scale);
         }
-        let expected = one_call + (length - 1) as f64 * p50;
-        let goal = if [10, 100].contains(&length) { Goal::AtMost(1.2) } else { Goal::None };
-        let what = format!("chain of {length}, native, end to end, p50");
-        claims.push(claim(what, took, "one call and the hops", expected, goal));
-        block_on(host.client.remove(&name)).unwrap();
     }
-    for length in [1, 2, 5, 10] {
-        let name = format!("python{length}");
-        host.deploy_python(&name, length, LIMITS, "def handle(event, context):\n    return event\n");
-        let took = end_to_end(&host, &name, calls / (1 + length), PACE * 4 * u32::try_from(length).unwrap());
-        let what = format!("chain of {length}, Python, end to end, p50");
-        claims.push(claim(what, took, "the native chain of one", one_call, Goal::None));
-        block_on(host.client.remove(&name)).unwrap();
+    let mut claims = hops(&native, &unpinned, &floor);
+    claims.extend(end_to_end(NATIVE, &native));
+    claims.extend(end_to_end(PYTHON3, &python));
+    let line = |chains: &[Chains; 6]| {
+        let points = LENGTHS.iter().zip(chains).skip(TWO);
+        points.map(|(length, chains)| (*length as f64, chains.hop_p50.median())).collect()
+    };
+    let plot = Plot {
+        file: "hops.svg",
+        title: "A hop between two functions, by the length of their chain",
+        x: "functions in the chain",
+        y: "hop, p50 (µs)",
+        lines: vec![
+            Line::ours("native, one core", line(&native)),
+            Line::ours("native, both cores", line(&unpinned)),
+            Line::ours("Python, one core", line(&python)),
+            Line::beside("half a futex round trip, one core", [2.0, 100.0].map(|x| (x, floor.median())).to_vec()),
+        ],
+    };
+    Findings { claims, plots: vec![plot] }
+}
+
+/// What one hop takes: in the shortest chain, and in longer ones, whose functions are called more rarely.
+fn hops(native: &[Chains; 6], unpinned: &[Chains; 6], floor: &Rounds) -> Vec<Claim> {
+    let claim = |what: String, ours: &Rounds, goal| {
+        Claim::new(format!("a hop, 64 bytes, {what}"), "µs", ours.clone(), HALF_ROUND_TRIP, floor.clone(), goal)
+    };
+    let two = &native[TWO];
+    let mut claims = vec![
+        claim("one core, p50".to_owned(), &two.hop_p50, Goal::AtMost(2.5)),
+        claim("one core, p99".to_owned(), &two.hop_p99, Goal::AtMost(30.0)),
+    ];
+    let (ours, beside) = (unpinned[TWO].hop_p50.clone(), "the same on one core");
+    claims.push(Claim::new(
+        "a hop, 64 bytes, both cores, p50",
+        "µs",
+        ours,
+        beside,
+        two.hop_p50.clone(),
+        Goal::AtMost(1.5),
+    ));
+    for (length, chains) in LENGTHS.iter().zip(native).skip(TWO + 1) {
+        claims.push(claim(format!("one core, in a chain of {length}, p50"), &chains.hop_p50, Goal::None));
     }
-    drop(host);
-    let host = Host::start(Place::Any, &[]);
-    host.deploy_chain("three", 3, LIMITS);
-    let unpinned = median(&mut hops(&host, "three", calls));
-    claims.push(claim("a hop, both cores, p50".to_owned(), unpinned, "the same on one core", p50, Goal::AtMost(1.5)));
+    // Where the time of a long chain goes: most hops are as fast as the one in the middle, or few are slow; or it is spent within.
+    for (length, chains) in LENGTHS.iter().zip(native).filter(|(length, _)| JUDGED.contains(*length)) {
+        let (what, theirs) = (format!("all hops of a chain of {length}, p50"), times(&chains.hop_p50, length - 1));
+        let beside = format!("{} x p50 of a hop there", length - 1);
+        claims.push(Claim::new(what, "µs", chains.hops_sum_p50.clone(), beside, theirs, Goal::None));
+        let (what, theirs) = (format!("within a function of a chain of {length}, p50"), chains.hop_p50.clone());
+        claims.push(Claim::new(what, "µs", chains.inside_p50.clone(), "p50 of a hop there", theirs, Goal::None));
+    }
     claims
 }
 
-fn request(name: &str, trace: bool) -> Request {
-    Request { application: name.to_owned(), payload: vec![b'x'; 64].into(), trace, ..Request::default() }
-}
-
-/// Microseconds of each hop of so many paced calls: from the moment at which an instance begins to hand its output over, its trace being
-/// reported, to the moment the next one has it in hand.
-fn hops(host: &Host, name: &str, calls: usize) -> Vec<f64> {
-    block_on(async {
-        let mut hops = Vec::new();
-        for _ in 0..calls {
-            tokio::time::sleep(HOPS_PACE).await;
-            let answer = host.client.call(request(name, true)).await.unwrap();
-            assert_eq!(answer.outcome, Outcome::Done, "{}", answer.diagnostic);
-            hops.extend(answer.hops.iter().skip(1).map(|hop| hop.taken_ns.saturating_sub(hop.sent_ns) as f64 / 1000.0));
-        }
-        hops
-    })
-}
-
-/// Microseconds of a call, over the management socket, p50.
-fn end_to_end(host: &Host, name: &str, calls: usize, pace: Duration) -> f64 {
-    let mut times = block_on(async {
-        let mut times = Vec::new();
-        for _ in 0..calls.max(20) {
-            tokio::time::sleep(pace).await;
-            let began = Instant::now();
-            let answer = host.client.call(request(name, false)).await.unwrap();
-            assert_eq!(answer.outcome, Outcome::Done, "{}", answer.diagnostic);
-            times.push(began.elapsed().as_secs_f64() * 1e6);
-        }
-        times
+fn end_to_end(kind: Kind, chains: &[Chains; 6]) -> Vec<Claim> {
+    let one = &chains[0].end_to_end_p50;
+    let claims = LENGTHS.into_iter().zip(chains).skip(TWO).map(|(length, chains)| {
+        let expected =
+            one.with(&times(&chains.hop_p50, length - 1), |one, hops| one + hops).expect("both are of all rounds");
+        let goal = if JUDGED.contains(&length) { Goal::AtMost(1.2) } else { Goal::None };
+        let what = format!("chain of {length}, {}, end to end, p50", kind.name);
+        Claim::new(what, "µs", chains.end_to_end_p50.clone(), "a chain of one and the hops", expected, goal)
     });
-    median(&mut times)
+    let mut claims: Vec<_> = claims.collect();
+    let what = format!("chain of 1, {}, end to end, p50", kind.name);
+    claims.insert(0, Claim::new(what, "µs", one.clone(), "itself", one.clone(), Goal::None));
+    claims
+}
+
+/// Microseconds of a hop in the shortest chain, p50 and p99: one round, on the first processor, where the host is.
+pub(crate) fn hop(host: &Host, scale: Scale) -> (f64, f64) {
+    let mut chains = Chains::default();
+    let _pinned = Pinned::to_first();
+    chains.add(host, NATIVE, LENGTHS[TWO], scale);
+    (chains.hop_p50.median(), chains.hop_p99.median())
+}
+
+fn times(hop: &Rounds, hops: usize) -> Rounds {
+    hop.map(|hop| hop * hops as f64)
+}
+
+impl Chains {
+    /// One round, of an application that is deployed for it: others would only lie about meanwhile.
+    fn add(&mut self, host: &Host, kind: Kind, length: usize, scale: Scale) {
+        let name = format!("chain{length}");
+        match kind {
+            NATIVE => host.deploy_chain(&name, length, LIMITS),
+            _ => host.deploy_python(&name, length, LIMITS, PYTHON),
+        }
+        pause(Duration::from_millis(300));
+        let pace = Duration::from_secs(1) * u32::try_from(length).unwrap() / kind.functions_per_s;
+        // Short chains are called often, long ones for longer; each has hops enough for its p99.
+        let time = Duration::from_secs_f64(scale.of(0.4, 0.2) * (1.0 + (length as f64).log10()));
+        let calls = usize::try_from(time.as_nanos() / pace.as_nanos()).unwrap().max(scale.of(6, 4));
+        let mut times = block_on(alternating(host, &name, calls, pace));
+        if length > 1 {
+            self.hop_p99.push(percentile(&mut times.hops, 99));
+            self.hop_p50.push(median(&mut times.hops));
+            self.hops_sum_p50.push(median(&mut times.hops_sums));
+        }
+        self.inside_p50.push(median(&mut times.inside));
+        self.end_to_end_p50.push(median(&mut times.end_to_end));
+        host.remove(&name);
+    }
+}
+
+/// Microseconds: of each hop, of all of each chain, within each function, and of each chain from end to end, over the management socket.
+#[derive(Default)]
+struct Times {
+    hops: Vec<f64>,
+    hops_sums: Vec<f64>,
+    inside: Vec<f64>,
+    end_to_end: Vec<f64>,
+}
+
+/// So many calls with a trace and as many without, in turns. The first are not counted: they find a pool that does not know the rate yet.
+async fn alternating(host: &Host, name: &str, calls: usize, pace: Duration) -> Times {
+    let mut times = Times::default();
+    let uncounted = (calls / 5).max(3);
+    let mut ticks = tokio::time::interval(pace);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for number in 0..uncounted + 2 * calls {
+        ticks.tick().await;
+        let trace = number % 2 == 0;
+        let began = Instant::now();
+        let answer = host.client.call(request(name, trace)).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(answer.outcome, Outcome::Done, "{}", answer.diagnostic);
+        if number < uncounted {
+            continue;
+        }
+        if trace {
+            let us = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) as f64 / 1000.0;
+            let hops = answer.hops.iter().skip(1).map(|hop| us(hop.sent_ns, hop.taken_ns));
+            times.hops_sums.push(hops.clone().sum());
+            times.hops.extend(hops);
+            times.inside.extend(answer.hops.iter().map(|hop| us(hop.taken_ns, hop.done_ns)));
+        } else {
+            times.end_to_end.push(took.as_secs_f64() * 1e6);
+        }
+    }
+    times
+}
+
+pub(crate) fn request(name: &str, trace: bool) -> Request {
+    Request { application: name.to_owned(), payload: vec![b'x'; 64].into(), trace, ..Request::default() }
 }

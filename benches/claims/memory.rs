@@ -1,116 +1,149 @@
-//! What applications that nobody calls take up, and what many of them cost those that are called.
+//! What of the system a host takes up, as the kernel tells it.
 
 use std::fs;
-use std::time::Duration;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::report::{Claim, Goal, median};
-use crate::stage::{Host, Place, Scale, block_on, figure, load};
+use nix::errno::Errno;
 
-const LIMITS: &str = "[limits]\nmemory = \"128MiB\"\nprocesses = 64\npayload = \"1MiB\"";
+use crate::stage::Host;
+
+/// As the bus names its segments.
+const SEGMENT: &str = "memfd:sandbar-bus";
 const MIB: f64 = 1024.0;
 
-pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
-    let mut claims = idle();
-    claims.extend(many(scale.of(1000, 100)));
-    claims
+/// MiB of the agent alone, each page shared out among the processes that have it.
+pub(crate) fn agent(host: &Host) -> f64 {
+    pss(host.pid()) / MIB
 }
 
-/// Idle, with instances ready; idle for long, without; and without workers.
-fn idle() -> Vec<Claim> {
-    let claim = |what: String, ours: f64, limit: f64| Claim {
-        what,
-        unit: "MiB",
-        ours,
-        beside: "limit".to_owned(),
-        theirs: limit,
-        goal: Goal::AtMost(1.0),
-    };
-    let python = "def handle(event, context):\n    return event\n";
-    let mut claims = Vec::new();
-    for (name, limit) in [("native", 3.0), ("python", 15.0)] {
-        let steps = [
-            ("an instance of each ready", "never", "never"),
-            ("not called for a while", "1s", "never"),
-            ("not called for longer, its workers ended", "1s", "1500ms"),
-        ];
-        for (when, ready, workers) in steps {
-            let host = Host::start(Place::Any, &["--rest-ready", ready, "--rest-workers", workers]);
-            match name {
-                "native" => host.deploy_chain(name, 5, LIMITS),
-                _ => host.deploy_python(name, 5, LIMITS, python),
-            }
-            std::thread::sleep(Duration::from_secs(4));
-            let what = format!("5 {name} functions, {when}: PSS of all processes");
-            claims.push(claim(what, pss_of_sandbox(&host) / MIB, limit));
+/// MiB of the agent and all processes of all sandboxes.
+pub(crate) fn whole(host: &Host) -> f64 {
+    tree(host.pid())
+}
+
+/// MiB of a process and all that descend from it.
+pub(crate) fn tree(pid: u32) -> f64 {
+    descendants(pid).into_iter().chain([pid]).map(pss).sum::<f64>() / MIB
+}
+
+/// MiB of all processes of the only application's sandbox, with what the agent has of its segment.
+pub(crate) fn sandbox(host: &Host) -> f64 {
+    (descendants(host.pid()).into_iter().map(pss).sum::<f64>() + segments_pss(host.pid())) / MIB
+}
+
+/// What a host has of what it gives to sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) processes: usize,
+    /// Below the host's own, which stay as long as it does.
+    pub(crate) groups: usize,
+    /// Mapped by the agent, or open there.
+    pub(crate) segments: usize,
+}
+
+impl Census {
+    pub(crate) fn of(host: &Host) -> Self {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", host.pid())).unwrap();
+        let open = fs::read_dir(format!("/proc/{}/fd", host.pid())).unwrap();
+        // One may be closed meanwhile.
+        let open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        let open = open.filter(|target| target.to_string_lossy().contains(SEGMENT));
+        let segments = maps.lines().filter(|line| line.contains(SEGMENT)).count() + open.count();
+        Self { processes: descendants(host.pid()).len(), groups: groups(&host.name()).len(), segments }
+    }
+
+    /// How much more there is than there was.
+    pub(crate) fn beyond(self, before: Self) -> usize {
+        let more = [self.processes, self.groups, self.segments].into_iter().zip([
+            before.processes,
+            before.groups,
+            before.segments,
+        ]);
+        more.map(|(now, before)| now.saturating_sub(before)).sum()
+    }
+}
+
+/// A process's children, theirs, and so on. One that ends meanwhile may be missing.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut open = vec![pid];
+    while let Some(pid) = open.pop() {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            let children: Vec<u32> = children.split_ascii_whitespace().map(|child| child.parse().unwrap()).collect();
+            found.extend(&children);
+            open.extend(children);
         }
     }
-    claims
+    found
 }
 
-fn many(count: usize) -> Vec<Claim> {
-    let host = Host::start(Place::Any, &["--rest-ready", "5s", "--rest-sandbox", "20s"]);
-    host.deploy_chain("called", 1, LIMITS);
-    let target = format!("http://{}/called", host.http);
-    let p99 = || {
-        let mut rounds: Vec<f64> = (0..3)
-            .map(|_| load(Place::Any, &target, &["--rate", "500", "--for", "4s", "--warm-up", "1s"]))
-            .map(|measured| figure(&measured, "service_us", "p99"))
-            .collect();
-        median(&mut rounds)
-    };
-    let alone = p99();
-    let agent_alone = pss(host.pid()) / MIB;
-    for number in 0..count {
-        host.deploy_chain(&format!("other-{number}"), 1, LIMITS);
-    }
-    let agent_running = pss(host.pid()) / MIB;
-    std::thread::sleep(Duration::from_secs(35));
-    let states = block_on(host.client.applications()).unwrap();
-    let resting = states.iter().filter(|status| status.state == "resting").count();
-    println!("  {resting} of {} at rest; agent {agent_running:.1} MiB after the last was deployed", states.len());
-    let beside_many = p99();
-    let agent_resting = pss(host.pid()) / MIB;
-    vec![
-        Claim {
-            what: format!("p99 of a warm call with {count} applications deployed"),
-            unit: "µs",
-            ours: beside_many,
-            beside: "with one".to_owned(),
-            theirs: alone,
-            goal: Goal::AtMost(1.5),
-        },
-        Claim {
-            what: format!("the agent with {count} applications deployed, those that are not called at rest"),
-            unit: "MiB",
-            ours: agent_resting,
-            beside: "limit".to_owned(),
-            theirs: 50.0,
-            goal: Goal::AtMost(1.0),
-        },
-        Claim {
-            what: format!("the agent with {count} applications deployed"),
-            unit: "MiB",
-            ours: agent_resting,
-            beside: "with one".to_owned(),
-            theirs: agent_alone,
-            goal: Goal::None,
-        },
-    ]
-}
-
-/// KiB of all processes of the only application's sandbox, each page shared out among those that have it, the segment's included.
-fn pss_of_sandbox(host: &Host) -> f64 {
-    let supervisor = block_on(host.client.applications()).unwrap()[0].pid.unwrap();
-    let mut sum = pss(supervisor);
-    let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
-    for child in children.split_ascii_whitespace() {
-        sum += pss(child.parse().unwrap());
-    }
-    sum
-}
-
+/// KiB of a process; none of one that is gone.
+///
+/// # Panics
+/// When the kernel does not say.
 fn pss(pid: u32) -> f64 {
-    let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { return 0.0 };
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or("0");
-    line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    read(pid, "smaps_rollup").map_or(0.0, |rollup| {
+        let pss = rollup.lines().find_map(|line| kib(line, "Pss:"));
+        // Of a process that has ended and was not waited for, it has no lines.
+        pss.or_else(|| has_ended(pid).then_some(0.0)).unwrap_or_else(|| panic!("no Pss of process {pid}: {rollup}"))
+    })
+}
+
+/// KiB that a process has of segments.
+fn segments_pss(pid: u32) -> f64 {
+    let mut inside = false;
+    let maps = read(pid, "smaps").unwrap_or_else(|| panic!("process {pid} is gone"));
+    let of_segments = maps.lines().filter_map(|line| {
+        // The first line of a mapping begins with its addresses.
+        if line.split(' ').next().is_some_and(|first| first.contains('-')) {
+            inside = line.contains(SEGMENT);
+        }
+        kib(line, "Pss:").filter(|_| inside)
+    });
+    of_segments.sum()
+}
+
+fn kib(line: &str, name: &str) -> Option<f64> {
+    line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// `None` of a process that is gone.
+fn read(pid: u32, file: &str) -> Option<String> {
+    match fs::read_to_string(format!("/proc/{pid}/{file}")) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => None,
+        Err(error) => panic!("{file} of process {pid} cannot be read: {error}"),
+    }
+}
+
+fn has_ended(pid: u32) -> bool {
+    let Some(stat) = read(pid, "stat") else { return true };
+    // The name, in brackets, may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+/// Control groups below the host's own, of any depth.
+fn groups(host: &str) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        if let [_, directory, "cgroup" | "cgroup2", ..] = line.split(' ').collect::<Vec<_>>()[..] {
+            find_groups(Path::new(directory), host, false, &mut found);
+        }
+    }
+    found
+}
+
+fn find_groups(directory: &Path, host: &str, inside: bool, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if inside {
+                found.push(entry.path());
+            }
+            find_groups(&entry.path(), host, inside || entry.file_name() == host, found);
+        }
+    }
 }

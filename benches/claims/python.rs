@@ -1,7 +1,10 @@
 //! A call of a Python function with a large heap, beside a fork of the same interpreter with the same heap.
 
-use crate::report::{Claim, Goal, median};
-use crate::stage::{Host, Place, Scale, figure, load};
+use claims_report::{Claim, Goal, Rounds};
+
+use crate::load::{Latency, load};
+use crate::running::printed;
+use crate::stage::{Host, Place, Scale};
 
 const LIMITS: &str = "[limits]\nmemory = \"1GiB\"\nprocesses = 64\npayload = \"64KiB\"";
 
@@ -31,26 +34,29 @@ for _ in range(100):
     os.waitpid(child, 0)
     times.append(time.perf_counter_ns() - began)
     time.sleep(0.01)
-print(sorted(times)[50])
+print(sorted(times)[50], resident())
 "#;
 
 pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
     let host = Host::start(Place::Any, &[]);
     host.deploy_python("heap", 1, LIMITS, &format!("{HEAP}{HANDLE}"));
     let target = format!("http://{}/heap", host.http);
-    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    let (mut ours, mut floor, mut resident) = (Latency::default(), Rounds::default(), Rounds::default());
     for _ in 0..scale.of(5, 2) {
-        let paced = ["--rate", "100", "--for", scale.of("5s", "2s"), "--warm-up", "500ms", "--strict"];
-        ours.push(figure(&load(Place::Any, &target, &paced), "service_us", "p50"));
-        let forks = Place::Any.command("python3").args(["-c", &format!("{HEAP}{FORKS}")]).output().unwrap();
-        floor.push(String::from_utf8(forks.stdout).unwrap().trim().parse::<f64>().unwrap() / 1000.0);
+        let paced = ["--rate", "100", "--for", scale.of("5s", "2s"), "--warm-up", "500ms"];
+        ours.add(&load(Place::Any, &target, &paced).all_done(&target), |figures| figures.p50);
+        let mut forks = Place::Any.command("python3");
+        forks.args(["-c", &format!("{HEAP}{FORKS}")]);
+        let said = printed(forks);
+        let (ns, bytes) = said.split_once(' ').unwrap();
+        floor.push(ns.parse::<f64>().unwrap() / 1000.0);
+        resident.push(bytes.parse::<f64>().unwrap() / f64::from(1 << 20));
     }
-    vec![Claim {
-        what: "Python call at 100/s, 64 MiB on the heap, over HTTP, p50".to_owned(),
-        unit: "µs",
-        ours: median(&mut ours),
-        beside: "os.fork(), exit and wait of the same interpreter".to_owned(),
-        theirs: median(&mut floor),
-        goal: Goal::AtMost(0.1),
-    }]
+    let beside = format!(
+        "os.fork(), exit and wait of an interpreter with the same imports and 64 MiB of objects beyond them, {:.0} MiB resident in all",
+        resident.median()
+    );
+    let theirs = Latency { due: floor.clone(), sent: floor };
+    let what = "Python call at 100/s, the same imports and objects, over HTTP, p50";
+    vec![ours.claim(what, &beside, &theirs, Goal::AtMost(0.1))]
 }

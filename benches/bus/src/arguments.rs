@@ -22,6 +22,8 @@ pub(crate) enum Part {
     RoundTrips,
     Streams,
     Copies,
+    /// A round of the smallest round trips on one core, as JSON: for the bench `claims`, which takes turns with it
+    Peers,
 }
 
 impl Arguments {

@@ -1,7 +1,7 @@
 //! What the application bus costs, beside floors and peers, in one run.
 //!
 //! ```text
-//!   plan ── rounds ──▶ round_trip ─▶ two processes ─▶ bus │ floor::{futex, eventfd, pipe, unix_socket} │ iceoryx
+//!   plan ── rounds ──▶ round_trip ─▶ two processes ─▶ bus │ floor::{futex, eventfd, pipe, unix_socket} │ iceoryx │ nats
 //!     │                flow ───────▶ n : m processes ─▶ bus │ floor::{futex, pipe}
 //!     │                copying ────▶ two processes ─▶ bus │ bare copies
 //!     │                idle ───────▶ bus
@@ -29,6 +29,7 @@ mod flow;
 mod goals;
 mod iceoryx;
 mod idle;
+mod nats;
 mod pinning;
 mod plan;
 mod process;
@@ -43,6 +44,11 @@ fn main() {
     let rounds = arguments.rounds();
     let home = iceoryx::Home::new();
     let mut measured = plan::Measured::default();
+    if arguments.only == Some(arguments::Part::Peers) {
+        measured.peers(&home);
+        println!("{}", report::peers(&measured));
+        return;
+    }
     println!("{rounds} rounds on {} processors", pinning::processors().len());
     for _round in 0..rounds {
         measured.round(&home, &arguments);

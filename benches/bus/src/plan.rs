@@ -13,6 +13,7 @@ use crate::floor::pipe::{Pipes, Stream};
 use crate::floor::unix_socket::UnixSocket;
 use crate::flow::{self, Flow, SHAPES, Shape};
 use crate::iceoryx::{self, Home, Iceoryx};
+use crate::nats::{self, Nats};
 use crate::pinning::Placement;
 use crate::round_trip::{self, Amount, Transport};
 
@@ -36,10 +37,11 @@ pub(crate) enum Way {
     IceoryxEvent,
     IceoryxWaitSet,
     IceoryxSample,
+    Nats,
     Bus,
 }
 
-pub(crate) const WAYS: [Way; 8] = [
+pub(crate) const WAYS: [Way; 9] = [
     Way::Futex,
     Way::Eventfd,
     Way::Pipe,
@@ -47,8 +49,12 @@ pub(crate) const WAYS: [Way; 8] = [
     Way::IceoryxEvent,
     Way::IceoryxWaitSet,
     Way::IceoryxSample,
+    Way::Nats,
     Way::Bus,
 ];
+
+/// What the bench `claims` shows beside a hop.
+const PEERS: [Way; 5] = [Way::Futex, Way::IceoryxEvent, Way::IceoryxSample, Way::Nats, Way::Bus];
 
 impl Way {
     pub(crate) fn name(self) -> &'static str {
@@ -60,17 +66,21 @@ impl Way {
             Self::IceoryxEvent => "iceoryx2 event, no payload",
             Self::IceoryxWaitSet => "iceoryx2 wait set, no payload",
             Self::IceoryxSample => "iceoryx2 sample and event",
+            Self::Nats => "NATS request and reply",
             Self::Bus => "application bus",
         }
     }
 
-    /// Whether a payload of this length can go this way. The ways without payloads stand beside the smallest.
+    /// Whether a payload of this length can go this way. The ways without payloads stand beside the smallest; NATS has its server.
     pub(crate) fn takes(self, payload_bytes: usize) -> bool {
-        let without = matches!(self, Self::IceoryxEvent | Self::IceoryxWaitSet);
-        !without || payload_bytes == AMOUNTS[0].payload_bytes
+        match self {
+            Self::IceoryxEvent | Self::IceoryxWaitSet => payload_bytes == AMOUNTS[0].payload_bytes,
+            Self::Nats => payload_bytes <= nats::PAYLOAD_BYTES_MAX && nats::is_installed(),
+            Self::Futex | Self::Eventfd | Self::Pipe | Self::UnixSocket | Self::IceoryxSample | Self::Bus => true,
+        }
     }
 
-    fn transport(self, home: &Home, payload_bytes: usize) -> Box<dyn Transport> {
+    fn transport(self, home: &Home, placement: Placement, payload_bytes: usize) -> Box<dyn Transport> {
         let iceoryx = |way| Box::new(Iceoryx::new(home, way, payload_bytes));
         match self {
             Self::Futex => Box::new(Futex::new(payload_bytes)),
@@ -80,6 +90,7 @@ impl Way {
             Self::IceoryxEvent => iceoryx(iceoryx::Way::Event),
             Self::IceoryxWaitSet => iceoryx(iceoryx::Way::WaitSet),
             Self::IceoryxSample => iceoryx(iceoryx::Way::Sample),
+            Self::Nats => Box::new(Nats::new(placement)),
             Self::Bus => Box::new(Calls::new()),
         }
     }
@@ -163,16 +174,27 @@ impl Measured {
         }
     }
 
+    /// Of each peer, the smallest payload on one core.
+    pub(crate) fn peers(&mut self, home: &Home) {
+        for way in PEERS.into_iter().filter(|way| way.takes(AMOUNTS[0].payload_bytes)) {
+            self.round_trip(home, Placement::OneCore, AMOUNTS[0], way);
+        }
+    }
+
     fn round_trips(&mut self, home: &Home, placement: Placement) {
         for amount in AMOUNTS {
             for way in WAYS.into_iter().filter(|way| way.takes(amount.payload_bytes)) {
-                let transport = way.transport(home, amount.payload_bytes);
-                let times = round_trip::measure(way.name(), transport.as_ref(), placement, amount);
-                let all = self.round_trips.entry((placement, amount.payload_bytes, way)).or_default();
-                times.round_trip.iter().for_each(|ns| all.round_trip.record(*ns).unwrap());
-                times.one_way.iter().for_each(|ns| all.one_way.record(*ns).unwrap());
+                self.round_trip(home, placement, amount, way);
             }
         }
+    }
+
+    fn round_trip(&mut self, home: &Home, placement: Placement, amount: Amount, way: Way) {
+        let transport = way.transport(home, placement, amount.payload_bytes);
+        let times = round_trip::measure(way.name(), transport.as_ref(), placement, amount);
+        let all = self.round_trips.entry((placement, amount.payload_bytes, way)).or_default();
+        times.round_trip.iter().for_each(|ns| all.round_trip.record(*ns).unwrap());
+        times.one_way.iter().for_each(|ns| all.one_way.record(*ns).unwrap());
     }
 
     fn streams(&mut self, placement: Placement) {

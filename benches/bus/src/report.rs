@@ -110,6 +110,15 @@ fn round_trip_row(figures: &Figures, (placement, bytes, way): (Placement, usize,
     })
 }
 
+/// The smallest round trips on one core.
+pub(crate) fn peers(measured: &Measured) -> Value {
+    let rows = measured.round_trips.iter().map(|((_, _, way), all)| {
+        let at = |quantile: f64| all.round_trip.value_at_quantile(quantile);
+        json!({ "way": way.name(), "round_trip_p50_ns": at(0.5), "round_trip_p99_ns": at(0.99) })
+    });
+    rows.collect()
+}
+
 fn streams(figures: &Figures) -> Value {
     let mut rows = Vec::new();
     println!("\n{:54} thousand messages/s of 64 B", "producers : consumers, each a process");
