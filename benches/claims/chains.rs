@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use claims_report::{Claim, Findings, Goal, Line, Plot, Rounds, median, percentile};
-use sandbar_runtime::{Outcome, Request};
+use sandbar_runtime::{Answer, Outcome, Request};
 
 use crate::floors::{HALF_ROUND_TRIP, half_futex_round_trip};
 use crate::running::{block_on, pause};
@@ -19,6 +19,8 @@ const LENGTHS: [usize; 6] = [1, 2, 5, 10, 50, 100];
 const JUDGED: [usize; 2] = [10, 100];
 /// Where the chain is whose hop is judged.
 const TWO: usize = 1;
+/// The application of one function that is called as often as the chain.
+const ONE: &str = "one";
 const PYTHON: &str = "def handle(event, context):\n    return event\n";
 
 /// A language, and how often functions of it are run: a chain of ten is called a tenth as often as one of one. It is as often as the
@@ -42,6 +44,8 @@ struct Chains {
     /// From the event in a function's hands to the hand-over of its output.
     inside_p50: Rounds,
     end_to_end_p50: Rounds,
+    /// Of a chain of one, called as often as these.
+    one_p50: Rounds,
 }
 
 pub(crate) fn measure(scale: Scale) -> Findings {
@@ -114,18 +118,25 @@ fn hops(native: &[Chains; 6], unpinned: &[Chains; 6], floor: &Rounds) -> Vec<Cla
     claims
 }
 
+/// A chain beside one call and its hops: all three of the same rounds and at the same pace, for what is called rarely is slow.
 fn end_to_end(kind: Kind, chains: &[Chains; 6]) -> Vec<Claim> {
-    let one = &chains[0].end_to_end_p50;
-    let claims = LENGTHS.into_iter().zip(chains).skip(TWO).map(|(length, chains)| {
-        let expected =
-            one.with(&times(&chains.hop_p50, length - 1), |one, hops| one + hops).expect("both are of all rounds");
-        let goal = if JUDGED.contains(&length) { Goal::AtMost(1.2) } else { Goal::None };
-        let what = format!("chain of {length}, {}, end to end, p50", kind.name);
-        Claim::new(what, "µs", chains.end_to_end_p50.clone(), "a chain of one and the hops", expected, goal)
-    });
-    let mut claims: Vec<_> = claims.collect();
-    let what = format!("chain of 1, {}, end to end, p50", kind.name);
-    claims.insert(0, Claim::new(what, "µs", one.clone(), "itself", one.clone(), Goal::None));
+    let often = &chains[0].end_to_end_p50;
+    let what = |length| format!("chain of {length}, {}, end to end, p50", kind.name);
+    let mut claims = vec![Claim::new(what(1), "µs", often.clone(), "itself", often.clone(), Goal::None)];
+    for (length, chains) in LENGTHS.into_iter().zip(chains).skip(TWO) {
+        let claim = |one: &Rounds, beside: &str, goal| {
+            let expected = one.with(&times(&chains.hop_p50, length - 1), |one, hops| one + hops);
+            let (ours, expected) = (chains.end_to_end_p50.clone(), expected.expect("both are of all rounds"));
+            Claim::new(what(length), "µs", ours, beside, expected, goal)
+        };
+        let judged = JUDGED.contains(&length);
+        let goal = if judged { Goal::AtMost(1.2) } else { Goal::None };
+        claims.push(claim(&chains.one_p50, "a chain of one, called as often, and the hops", goal));
+        if judged {
+            let beside = format!("a chain of one, called {length} times as often, and the hops");
+            claims.push(claim(often, &beside, Goal::None));
+        }
+    }
     claims
 }
 
@@ -146,9 +157,9 @@ impl Chains {
     fn add(&mut self, host: &Host, kind: Kind, length: usize, scale: Scale) {
         let name = format!("chain{length}");
         match kind {
-            NATIVE => host.deploy_chain(&name, length, LIMITS),
-            _ => host.deploy_python(&name, length, LIMITS, PYTHON),
-        }
+            NATIVE => [(&*name, length), (ONE, 1)].map(|(name, length)| host.deploy_chain(name, length, LIMITS)),
+            _ => [(&*name, length), (ONE, 1)].map(|(name, length)| host.deploy_python(name, length, LIMITS, PYTHON)),
+        };
         pause(Duration::from_millis(300));
         let pace = Duration::from_secs(1) * u32::try_from(length).unwrap() / kind.functions_per_s;
         // Short chains are called often, long ones for longer; each has hops enough for its p99.
@@ -162,7 +173,9 @@ impl Chains {
         }
         self.inside_p50.push(median(&mut times.inside));
         self.end_to_end_p50.push(median(&mut times.end_to_end));
+        self.one_p50.push(median(&mut times.one));
         host.remove(&name);
+        host.remove(ONE);
     }
 }
 
@@ -173,22 +186,28 @@ struct Times {
     hops_sums: Vec<f64>,
     inside: Vec<f64>,
     end_to_end: Vec<f64>,
+    /// Of the chain of one.
+    one: Vec<f64>,
 }
 
-/// So many calls with a trace and as many without, in turns. The first are not counted: they find a pool that does not know the rate yet.
+/// So many calls with a trace, as many without, each of these followed by one of the chain of one, at the pace of all others. The first are not counted: they find a pool that does not know the rate yet.
 async fn alternating(host: &Host, name: &str, calls: usize, pace: Duration) -> Times {
     let mut times = Times::default();
     let uncounted = (calls / 5).max(3);
     let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for number in 0..uncounted + 2 * calls {
-        ticks.tick().await;
         let trace = number % 2 == 0;
-        let began = Instant::now();
-        let answer = host.client.call(request(name, trace)).await.unwrap();
-        let took = began.elapsed();
-        assert_eq!(answer.outcome, Outcome::Done, "{}", answer.diagnostic);
-        if number < uncounted {
+        let counts = number >= uncounted;
+        ticks.tick().await;
+        let (answer, took) = called(host, request(name, trace)).await;
+        if !trace {
+            // Halfway between two chains.
+            tokio::time::sleep(pace / 2).await;
+            let (_, one) = called(host, request(ONE, false)).await;
+            times.one.extend(counts.then_some(one));
+        }
+        if !counts {
             continue;
         }
         if trace {
@@ -198,10 +217,19 @@ async fn alternating(host: &Host, name: &str, calls: usize, pace: Duration) -> T
             times.hops.extend(hops);
             times.inside.extend(answer.hops.iter().map(|hop| us(hop.taken_ns, hop.done_ns)));
         } else {
-            times.end_to_end.push(took.as_secs_f64() * 1e6);
+            times.end_to_end.push(took);
         }
     }
     times
+}
+
+/// The answer, and how many microseconds it took.
+async fn called(host: &Host, request: Request) -> (Answer, f64) {
+    let began = Instant::now();
+    let answer = host.client.call(request).await.unwrap();
+    let took = began.elapsed();
+    assert_eq!(answer.outcome, Outcome::Done, "{}", answer.diagnostic);
+    (answer, took.as_secs_f64() * 1e6)
 }
 
 pub(crate) fn request(name: &str, trace: bool) -> Request {

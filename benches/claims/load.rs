@@ -74,13 +74,21 @@ pub(crate) struct Latency {
     pub(crate) due: Rounds,
     /// Since they were sent.
     pub(crate) sent: Rounds,
+    /// Calls that were refused or lost; they have no latency.
+    not_done: Rounds,
 }
 
 impl Latency {
+    /// Of what is no call, and so is never late.
+    pub(crate) fn of_floor(floor: Rounds) -> Self {
+        Self { due: floor.clone(), sent: floor, not_done: Rounds::default() }
+    }
+
     /// Of one round, by the quantile.
     pub(crate) fn add(&mut self, load: &Load, of: impl Fn(Figures) -> f64) {
         self.due.push(of(load.latency()));
         self.sent.push(of(load.service()));
+        self.not_done.push((load.refused + load.lost()) as f64);
     }
 
     /// A claim, in microseconds, that is judged by the times since calls were due.
@@ -88,7 +96,12 @@ impl Latency {
         self.claim_in("µs", what, beside, theirs, goal)
     }
 
-    /// Likewise in another unit.
+    /// That all calls were done, of which these are the latencies.
+    pub(crate) fn none_left(&self, what: &str) -> Claim {
+        Claim::new(format!("{what}, calls not done"), "", self.not_done.clone(), "none", 0.0, Goal::Zero)
+    }
+
+    /// As [`claim`](Self::claim), in another unit.
     pub(crate) fn claim_in(
         &self,
         unit: &'static str,
