@@ -12,6 +12,8 @@
 //!   call          path and method to a function, its outcome to a code; discovery
 //! ```
 //!
+//! Where it is asked for, `verify` has a peer show that its address is its own before anything but a refusal is made for it.
+//!
 //! The layers are state machines that are told the time and give back what to send (`layers` puts them together);
 //! this module alone waits. One task receives, one keeps the time, and every call that is not answered at once has its
 //! own: a slow call delays no other.
@@ -21,7 +23,7 @@
 //! 2. Nothing a peer sends, and no error of the socket, ends the door.
 //! 3. Every call that was begun is answered, even if its task is ended early.
 //!
-//! It does not verify that a peer's address is its own, answers no groups, keeps no observers and encrypts nothing.
+//! It answers no groups, keeps no observers and encrypts nothing.
 //! One socket serves all peers; their state is reached through one lock.
 
 mod block;
@@ -37,6 +39,7 @@ mod message;
 mod option;
 mod random;
 mod response;
+mod verify;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -53,6 +56,7 @@ use tokio::task::JoinSet;
 pub use self::config::{CoapConfig, TransferLimits};
 pub use self::counters::{CoapCounters, Counter};
 pub use self::datagram::BindError;
+pub use self::verify::CoapVerify;
 
 use self::blockwise::download::Tagger;
 use self::call::{Work, inquire, respond};

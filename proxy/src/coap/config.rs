@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::verify::CoapVerify;
+
 /// Mebibytes in bytes, to keep the defaults readable.
 const MIB: usize = 1024 * 1024;
 
@@ -24,6 +26,13 @@ pub struct CoapConfig {
     pub calls_in_flight_per_peer_max: usize,
     /// Request payloads held for running calls, in bytes.
     pub payload_bytes_in_flight_max: usize,
+
+    /// Who has to show that its address is its own before anything runs for it.
+    pub verify: CoapVerify,
+    /// How long an address that was shown is known.
+    pub verified_lifetime: Duration,
+    /// Addresses known; with more, the first are asked again.
+    pub verified_max: usize,
 
     /// Peers with any state here. A peer is a remote address and port, as seen from one local address.
     pub peers_max: usize,
@@ -104,6 +113,9 @@ impl Default for CoapConfig {
             calls_in_flight_max: 1024,
             calls_in_flight_per_peer_max: 128,
             payload_bytes_in_flight_max: 256 * MIB,
+            verify: CoapVerify::Never,
+            verified_lifetime: Duration::from_secs(3600),
+            verified_max: 100_000,
             peers_max: 100_000,
             exchanges_max: 1_000_000,
             exchanges_per_peer_max: 65_536,

@@ -18,6 +18,7 @@ use super::exchange::{ExchangeId, Exchanges, Need, NoRoom, Recall};
 use super::message::Message;
 use super::option::{self, Unwanted};
 use super::response::{Refusal, Response};
+use super::verify::Verifier;
 use bytes::Bytes;
 use coap_lite::ResponseType;
 
@@ -60,6 +61,7 @@ pub(super) struct Layers {
     config: Arc<CoapConfig>,
     counters: Arc<CoapCounters>,
     exchanges: Exchanges,
+    verifier: Verifier,
     uploads: Uploads,
     downloads: Downloads,
     payload_bytes_max: usize,
@@ -81,7 +83,9 @@ impl Layers {
         payload_bytes_max: usize,
         now: Instant,
     ) -> Self {
+        let verifier = Verifier::new(config.verify, config.verified_lifetime, config.verified_max, now);
         Self {
+            verifier,
             exchanges: Exchanges::new(Arc::clone(&config), Arc::clone(&counters), now),
             uploads: Uploads::new(config.uploads.clone(), payload_bytes_max),
             downloads: Downloads::new(config.downloads.clone()),
@@ -124,9 +128,15 @@ impl Layers {
             }
             Recall::New => {}
         }
+        let trusted = self.trusts(from, &message, now);
         match inquiry {
-            Ok(inquiry) => self.admit(from, message, inquiry, now),
-            Err(refusal) => {
+            Ok(inquiry) if trusted || inquiry.options.unwanted.is_all() => self.admit(from, message, inquiry, now),
+            Ok(_) => self.challenge(from, &message, now),
+            Err(mut refusal) => {
+                if !trusted {
+                    // Its code alone is never much longer than the request.
+                    refusal.response.payload = Bytes::new();
+                }
                 self.counters.refused.add();
                 let silent = refusal.silent_if_not_confirmable && !message.confirmable;
                 let unwanted = option::unwanted(&message.packet);
@@ -137,6 +147,25 @@ impl Layers {
                 self.exchanges.answer_once(from, &message, response).into()
             }
         }
+    }
+
+    fn trusts(&mut self, from: &Endpoint, message: &Message, now: Instant) -> bool {
+        if self.verifier.trusts(from, now) {
+            return true;
+        }
+        let shown = option::echo(&message.packet).is_some_and(|cookie| self.verifier.verify(from, cookie, now));
+        if shown {
+            self.counters.verified.add();
+        }
+        shown
+    }
+
+    /// 4.01 with an Echo option, and nothing kept: for a request whose peer might be somebody else.
+    fn challenge(&mut self, from: &Endpoint, message: &Message, now: Instant) -> Reaction {
+        self.counters.challenged.add();
+        let echo = Some(self.verifier.cookie(from, now));
+        let response = Response { echo, ..Response::error(ResponseType::Unauthorized, "") };
+        self.exchanges.answer_once(from, message, Some(&response)).into()
     }
 
     /// A call has ended: its response, cut to what a datagram holds.

@@ -7,6 +7,10 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
 
 use super::block::{Block, shortest};
 use super::message::Token;
+use super::verify::Cookie;
+
+/// The number of the Echo option (RFC 9175), which the codec has no name for.
+const ECHO: u16 = 252;
 
 /// A response before it has a message id.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +20,8 @@ pub(super) struct Response {
     /// How long caches may give this response to others, in seconds; the protocol's default is 60.
     pub(super) max_age_s: Option<u32>,
     pub(super) etag: Option<[u8; 8]>,
+    /// What the peer has to give back to be served.
+    pub(super) echo: Option<Cookie>,
     pub(super) block1: Option<Block>,
     pub(super) block2: Option<Block>,
     /// The largest request payload that is taken, in bytes.
@@ -48,6 +54,7 @@ impl Response {
             content_format: None,
             max_age_s: None,
             etag: None,
+            echo: None,
             block1: None,
             block2: None,
             size1: None,
@@ -75,6 +82,9 @@ impl Response {
         packet.set_token(token.as_slice().to_vec());
         if let Some(etag) = self.etag {
             packet.add_option(CoapOption::ETag, etag.to_vec());
+        }
+        if let Some(echo) = self.echo {
+            packet.add_option(CoapOption::from(ECHO), echo.to_vec());
         }
         let numbers = [
             (CoapOption::ContentFormat, self.content_format.map(u32::from)),
@@ -125,6 +135,7 @@ mod tests {
         let response = Response {
             content_format: Some(110),
             etag: Some([7; 8]),
+            echo: Some([9; 12]),
             block1: Some(Block::decode(&[0x06]).unwrap()),
             block2: Some(Block::decode(&[0x0e]).unwrap()),
             size1: Some(70_000),
@@ -142,6 +153,7 @@ mod tests {
         assert_eq!(value(CoapOption::ContentFormat), [110]);
         assert_eq!(value(CoapOption::MaxAge), [0_u8; 0]);
         assert_eq!(value(CoapOption::ETag), [7; 8]);
+        assert_eq!(value(CoapOption::from(252)), [9; 12]);
         assert_eq!(value(CoapOption::Block1), [0x06]);
         assert_eq!(value(CoapOption::Block2), [0x0e]);
         assert_eq!(value(CoapOption::Size1), [1, 17, 112]);
