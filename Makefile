@@ -7,7 +7,7 @@ BENCHES := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
-.PHONY: help build examples demo test model miri test-cgroup2 soak many check bench bench-bus install install-systemd clean
+.PHONY: help build examples demo test model miri test-cgroup2 soak many check bench bench-bus bench-coap install install-systemd clean
 
 help:
 	@echo "make demo             build, and show a host at work: chains, pictures, and what is refused (as root)"
@@ -18,6 +18,7 @@ help:
 	@echo "make many             500 sandboxes side by side, killed and started again (as root)"
 	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; a quarter of an hour)"
 	@echo "make bench-bus        measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
+	@echo "make bench-coap       measure the CoAP door alone, beside libcoap's server and a bare loop (a minute, once it is built)"
 	@echo "make build            the command, in $(TARGET)/release/sandbar"
 	@echo "make install          the command, to $(PREFIX)/bin"
 	@echo "make install-systemd  the command, and a service for systemd, to $(UNITS)"
@@ -79,6 +80,11 @@ bench: build examples
 bench-bus:
 	@sh scripts/setup.sh build
 	cargo run --release --locked --manifest-path benches/bus/Cargo.toml --target-dir $(TARGET)/bench-bus -- $(ARGUMENTS)
+
+# The door alone, with a built-in echo behind it. libcoap's part needs libcoap3-dev. ARGUMENTS: --quick.
+bench-coap:
+	@sh scripts/setup.sh build
+	cargo bench --locked -p sandbar-proxy --bench coap -- $(ARGUMENTS)
 
 install: build
 	install -D -m 755 $(TARGET)/release/sandbar $(DESTDIR)$(PREFIX)/bin/sandbar
