@@ -24,6 +24,10 @@ pub struct CoapConfig {
     pub calls_in_flight_max: usize,
     /// Calls running for one peer, and answers to it that it has yet to acknowledge.
     pub calls_in_flight_per_peer_max: usize,
+    /// Calls of one peer in a second, on average; 0: as many as it makes.
+    pub rate_per_peer: u32,
+    /// Calls that a peer which was quiet may make at once beyond its rate.
+    pub rate_burst: u32,
     /// Request payloads held for running calls, in bytes.
     pub payload_bytes_in_flight_max: usize,
 
@@ -112,6 +116,8 @@ impl Default for CoapConfig {
             retry_after: Duration::from_secs(1),
             calls_in_flight_max: 1024,
             calls_in_flight_per_peer_max: 128,
+            rate_per_peer: 0,
+            rate_burst: 32,
             payload_bytes_in_flight_max: 256 * MIB,
             verify: CoapVerify::Never,
             verified_lifetime: Duration::from_secs(3600),

@@ -20,45 +20,63 @@ impl Counter {
     }
 }
 
-/// Everything the door counts, layer by layer.
-#[derive(Debug, Default)]
-pub struct CoapCounters {
+/// Defines the counters once, by field and by name.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Everything the door counts, layer by layer.
+        #[derive(Debug, Default)]
+        pub struct CoapCounters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl CoapCounters {
+            /// All counts so far, by name.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
     /// Datagrams received.
-    pub datagrams: Counter,
+    datagrams,
     /// Datagrams that cannot be answered: from port 0, or sent to a group or broadcast address.
-    pub unanswerable: Counter,
+    unanswerable,
     /// Errors of the socket while receiving.
-    pub receive_errors: Counter,
+    receive_errors,
     /// Datagrams that could not be sent, and were dropped as if lost on the way.
-    pub send_errors: Counter,
+    send_errors,
     /// Datagrams that were not well-formed messages.
-    pub malformed: Counter,
+    malformed,
     /// Empty confirmable messages.
-    pub pings: Counter,
+    pings,
     /// Requests received, repeated ones included.
-    pub requests: Counter,
+    requests,
     /// Requests received again and not run again.
-    pub repeated: Counter,
+    repeated,
     /// Requests refused before anything ran, for any reason but overload.
-    pub refused: Counter,
+    refused,
     /// Requests refused before anything ran, for want of room.
-    pub overloaded: Counter,
+    overloaded,
     /// Requests refused until their peer has shown that its address is its own.
-    pub challenged: Counter,
+    challenged,
     /// Peers that have shown it.
-    pub verified: Counter,
+    verified,
+    /// Calls refused because their peer makes more than its rate.
+    rate_limited,
     /// Calls begun.
-    pub calls: Counter,
+    calls,
     /// Confirmable requests acknowledged before their answer was there.
-    pub acknowledged_early: Counter,
+    acknowledged_early,
     /// Answers of ours sent again.
-    pub retransmitted: Counter,
+    retransmitted,
     /// Answers of ours never acknowledged.
-    pub unacknowledged: Counter,
+    unacknowledged,
     /// Answers of ours that the peer rejected.
-    pub rejected: Counter,
+    rejected,
     /// Exchanges forgotten because their time was over.
-    pub exchanges_expired: Counter,
+    exchanges_expired,
     /// Block-wise transfers that were abandoned or gave way to others.
-    pub transfers_expired: Counter,
+    transfers_expired,
 }

@@ -131,6 +131,7 @@ impl Exchanges {
     ) -> ExchangeId {
         let running = State::Running(Running { payload_bytes });
         let id = self.insert(from, message, running, now);
+        self.charge(id.peer, now);
         self.calls += 1;
         self.payload_bytes += payload_bytes;
         if let Some(peer) = self.peers.get_mut(id.peer) {

@@ -273,21 +273,34 @@ impl Layers {
     }
 
     fn no_room(&mut self, arrival: &Arrival<'_>, no_room: NoRoom) -> Reaction {
-        self.overloaded(arrival, &no_room.to_string())
+        let NoRoom::Rate { wait } = no_room else {
+            return self.overloaded(arrival, &no_room.to_string());
+        };
+        self.counters.rate_limited.add();
+        let response = Response {
+            code: ResponseType::TooManyRequests,
+            ..overloaded(Some(wait), &no_room.to_string(), &self.config)
+        };
+        self.turn_away(arrival, &response)
     }
 
-    /// 5.03. Remembered where there is room, so that a request that was refused does not run after all when the
-    /// network repeats it.
+    /// 5.03.
     fn overloaded(&mut self, arrival: &Arrival<'_>, text: &str) -> Reaction {
         self.counters.overloaded.add();
         let response = overloaded(None, text, &self.config);
+        self.turn_away(arrival, &response)
+    }
+
+    /// Refuses for now. Remembered where there is room, so that a request that was refused does not run after all when
+    /// the network repeats it.
+    fn turn_away(&mut self, arrival: &Arrival<'_>, response: &Response) -> Reaction {
         let Arrival { from, message, now, .. } = *arrival;
         let occupied = !matches!(self.exchanges.recall(from, message), Recall::New);
         if occupied || self.exchanges.vacancy(from, message, Need::Answer, now).is_err() {
-            let wanted = Some(&response).filter(|response| !arrival.unwanted.covers(response));
+            let wanted = Some(response).filter(|response| !arrival.unwanted.covers(response));
             return self.exchanges.answer_once(from, message, wanted).into();
         }
-        self.answer(arrival, &response)
+        self.answer(arrival, response)
     }
 
     /// Answers a request for which nothing runs, and remembers that.
