@@ -1,12 +1,13 @@
 //! The doors of a serving host: opened together, closed together.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use sandbar_proxy::coap::{CoapConfig, CoapDoor, TransferLimits};
 use sandbar_proxy::http::{HttpConfig, HttpDoor};
-use sandbar_proxy::management::{self, Door, ManagementSocket, Protocol};
+use sandbar_proxy::management::{self, Door, ManagementSocket, OpenDoor, Protocol};
 use sandbar_runtime::HostAgent;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -34,7 +35,8 @@ impl Doors {
         for address in &arguments.coap {
             let door = CoapDoor::bind(*address, host.clone(), coap_config(arguments))
                 .map_err(|source| cannot_open("CoAP", *address, source))?;
-            open.push(announced(Protocol::Coap, door.local_addr()));
+            let counters = Some(door.counters());
+            open.push(OpenDoor { counters, ..announced(Protocol::Coap, door.local_addr()) });
             doors.keep(door.serve(doors.stopped()));
         }
         for address in &arguments.http {
@@ -91,8 +93,8 @@ impl Doors {
 
 /// The CoAP door's limits, where the command line has a say in them.
 fn coap_config(arguments: &ServeArguments) -> CoapConfig {
-    let usual = CoapConfig::default();
-    let transfers = TransferLimits::default();
+    let usual = arguments.coap_limits.config();
+    let transfers = usual.uploads.clone();
     // One payload of the largest size has to fit, whatever the size.
     let transfers = TransferLimits {
         bytes_max: transfers.bytes_max.max(arguments.payload_max),
@@ -122,9 +124,9 @@ fn http_config(arguments: &ServeArguments) -> HttpConfig {
     }
 }
 
-fn announced(protocol: Protocol, address: SocketAddr) -> Door {
+fn announced(protocol: Protocol, address: SocketAddr) -> OpenDoor {
     tracing::info!(?protocol, %address, "door open");
-    Door { protocol, address }
+    OpenDoor { door: Door { protocol, address, counts: BTreeMap::new() }, counters: None }
 }
 
 fn cannot_open(protocol: &'static str, address: SocketAddr, source: impl Error + Send + Sync + 'static) -> Failure {

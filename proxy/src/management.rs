@@ -4,7 +4,7 @@
 //!
 //! | path | method | what it does | success |
 //! |---|---|---|---|
-//! | `/v1/host` | GET | version, uptime and the open doors' addresses | 200 [`HostStatus`] |
+//! | `/v1/host` | GET | version, uptime, and the open doors with what the CoAP ones have counted | 200 [`HostStatus`] |
 //! | `/v1/applications` | GET | lists applications | 200, a list of [`ApplicationStatus`](sandbar_runtime::ApplicationStatus) |
 //! | `/v1/applications` | POST `{"source": "/absolute/path"}` | deploys a folder or an archive; answers when the application answers calls | 200 [`Deployed`](sandbar_runtime::Deployed) |
 //! | `/v1/applications/NAME` | DELETE | removes | 204 |
@@ -23,7 +23,7 @@ mod routes;
 mod socket;
 
 pub use client::{Client, ClientError, LogRecords};
-pub use protocol::{AnswerHead, Door, ErrorBody, HostStatus, LogRecord, Protocol};
+pub use protocol::{AnswerHead, Door, ErrorBody, HostStatus, LogRecord, OpenDoor, Protocol};
 pub use socket::{BindError, ManagementSocket};
 
 use std::time::Instant;
@@ -38,7 +38,7 @@ use tokio::sync::watch;
 pub async fn serve(
     socket: ManagementSocket,
     host: HostAgent,
-    doors: Vec<Door>,
+    doors: Vec<OpenDoor>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let (stop, stopping) = watch::channel(false);

@@ -1,12 +1,16 @@
 //! What both halves of the management service send each other.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sandbar_runtime::{Answer, CallId, Hop, LogLine, Outcome};
 use serde::{Deserialize, Serialize};
+
+use crate::coap::CoapCounters;
 
 /// What `/v1/host` answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +32,27 @@ pub struct Door {
     pub protocol: Protocol,
     /// Where; with the port that was given, where the configuration left it to the system.
     pub address: SocketAddr,
+    /// What it has counted since it was opened, by name, as far as it counts: see
+    /// [`CoapCounters`](crate::coap::CoapCounters).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// A door as the service knows it: its counts are read when they are asked for.
+#[derive(Clone, Debug)]
+pub struct OpenDoor {
+    /// The door, without counts.
+    pub door: Door,
+    /// Where it counts, if it does.
+    pub counters: Option<Arc<CoapCounters>>,
+}
+
+impl OpenDoor {
+    /// The door with its counts as they are now.
+    pub(super) fn now(&self) -> Door {
+        let counts = self.counters.iter().flat_map(|counters| counters.all());
+        Door { counts: counts.map(|(name, count)| (name.to_owned(), count)).collect(), ..self.door.clone() }
+    }
 }
 
 /// The protocols calls come in by.

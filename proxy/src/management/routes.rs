@@ -18,7 +18,7 @@ use sandbar_runtime::{
 use tokio::sync::watch;
 
 use super::protocol::{
-    CallQuery, DeployRequest, Door, ErrorBody, HostStatus, LogRecord, LogsQuery, encode_answer, millis,
+    CallQuery, DeployRequest, ErrorBody, HostStatus, LogRecord, LogsQuery, OpenDoor, encode_answer, millis,
 };
 
 /// Bytes of a request that is not a call: a path and its JSON.
@@ -28,7 +28,7 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Management {
     pub(super) host: HostAgent,
-    pub(super) doors: Vec<Door>,
+    pub(super) doors: Vec<OpenDoor>,
     pub(super) started: Instant,
     /// Becomes true when the service is to end: followed logs end then, as nothing else would end them.
     pub(super) stopping: watch::Receiver<bool>,
@@ -89,7 +89,7 @@ async fn host(State(management): State<Management>) -> Json<HostStatus> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_ms: millis(management.started.elapsed()),
-        doors: management.doors,
+        doors: management.doors.iter().map(OpenDoor::now).collect(),
     })
 }
 
