@@ -14,7 +14,7 @@ help:
 	@echo "make test             install what the tests need, and run all of them (as root)"
 	@echo "make test-cgroup2     limits, and the service for systemd, on control groups v2, in virtual machines (as root)"
 	@echo "make check            formatting and lints, all warnings as errors"
-	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 3,000 kills (as root)"
+	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, 3,000 kills (as root)"
 	@echo "make many             500 sandboxes side by side, killed and started again (as root)"
 	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; a quarter of an hour)"
 	@echo "make bench-bus        measure the application bus alone, beside floors and iceoryx2 (two minutes, once it is built)"
@@ -54,6 +54,7 @@ test-cgroup2:
 soak:
 	@sh scripts/setup.sh build
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --lib fuzz -- --nocapture
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
 	sh examples/build.sh

@@ -34,6 +34,8 @@ mod counters;
 mod datagram;
 mod discovery;
 mod exchange;
+#[cfg(test)]
+mod fuzz;
 mod layers;
 mod message;
 mod option;

@@ -92,6 +92,13 @@ impl Exchanges {
         }
     }
 
+    /// Whether nothing is remembered, counted or due.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let held = self.count + self.bytes + self.calls + self.payload_bytes + self.confirmations + self.peers.len();
+        held == 0 && self.next_deadline().is_none()
+    }
+
     /// Calls running now.
     pub(super) fn calls(&self) -> usize {
         self.calls

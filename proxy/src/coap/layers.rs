@@ -96,6 +96,12 @@ impl Layers {
         }
     }
 
+    /// Whether nothing is held of anybody.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.exchanges.is_empty() && self.uploads.is_empty() && self.downloads.is_empty()
+    }
+
     /// Calls running now.
     pub(super) fn calls(&self) -> usize {
         self.exchanges.calls()

@@ -133,6 +133,11 @@ impl Uploads {
         Ok(Progress::Next)
     }
 
+    #[cfg(test)]
+    pub(in crate::coap) fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+
     pub(in crate::coap) fn expire(&mut self, now: Instant) {
         self.store.expire(now);
     }
