@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and says aloud what it skips"
 )]
 
+mod abuse;
 mod amplification;
 mod blockwise;
 mod calls;
@@ -18,3 +19,4 @@ mod loss;
 mod messages;
 mod mutations;
 mod our_client;
+mod plugtest;
