@@ -6,17 +6,18 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
-.PHONY: help build examples demo test model miri test-cgroup2 soak many check bench bench-bus install install-systemd clean
+.PHONY: help build examples demo test model miri test-cgroup2 soak many check bench bench-bus bench-coap install install-systemd clean
 
 help:
 	@echo "make demo             build, and show a host at work: chains, pictures, and what is refused (as root)"
 	@echo "make test             install what the tests need, and run all of them (as root)"
 	@echo "make test-cgroup2     limits, and the service for systemd, on control groups v2, in virtual machines (as root)"
 	@echo "make check            formatting and lints, all warnings as errors"
-	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 3,000 kills (as root)"
+	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, 3,000 kills (as root)"
 	@echo "make many             500 sandboxes side by side, or SANDBAR_MANY, killed and started again (as root)"
 	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; half an hour, once it is built)"
 	@echo "make bench-bus        measure the application bus alone, beside floors, iceoryx2 and NATS (two minutes, once it is built)"
+	@echo "make bench-coap       measure the CoAP door alone, beside libcoap's server and a bare loop (a minute, once it is built)"
 	@echo "make build            the command, in $(TARGET)/release/sandbar"
 	@echo "make install          the command, to $(PREFIX)/bin"
 	@echo "make install-systemd  the command, and a service for systemd, to $(UNITS)"
@@ -52,6 +53,8 @@ test-cgroup2:
 soak:
 	@sh scripts/setup.sh build
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --lib fuzz -- --nocapture
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap abuse
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
@@ -86,6 +89,11 @@ bench: build examples
 bench-bus:
 	@sh scripts/setup.sh build
 	cargo run --release --locked --manifest-path benches/bus/Cargo.toml --target-dir $(TARGET)/bench-bus -- $(ARGUMENTS)
+
+# The door alone, with a built-in echo behind it. libcoap's part needs libcoap3-dev. ARGUMENTS: --quick.
+bench-coap:
+	@sh scripts/setup.sh build
+	cargo bench --locked -p sandbar-proxy --bench coap -- $(ARGUMENTS)
 
 install: build
 	install -D -m 755 $(TARGET)/release/sandbar $(DESTDIR)$(PREFIX)/bin/sandbar

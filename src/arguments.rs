@@ -8,6 +8,7 @@ use sandbar_proxy::management::Client;
 
 use crate::bench::BenchArguments;
 use crate::check::CheckArguments;
+use crate::counts::CountsArguments;
 use crate::demo::DemoArguments;
 use crate::deploy::DeployArguments;
 use crate::exit;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Remove(RemoveArguments),
     Rest(RestArguments),
     List(ListArguments),
+    Counts(CountsArguments),
     Invoke(InvokeArguments),
     Logs(LogsArguments),
     Bench(BenchArguments),
@@ -55,6 +57,7 @@ impl Command {
             Self::Remove(arguments) => alone(arguments.run()),
             Self::Rest(arguments) => alone(arguments.run()),
             Self::List(arguments) => alone(arguments.run()),
+            Self::Counts(arguments) => alone(arguments.run()),
             Self::Invoke(arguments) => alone(arguments.run()),
             Self::Logs(arguments) => alone(arguments.run()),
             Self::Bench(arguments) => alone(arguments.run()),

@@ -106,8 +106,8 @@ impl Doors {
 
 /// The CoAP door's limits, where the command line has a say in them.
 fn coap_config(arguments: &ServeArguments) -> CoapConfig {
-    let usual = CoapConfig::default();
-    let transfers = TransferLimits::default();
+    let usual = arguments.coap_limits.config();
+    let transfers = usual.uploads.clone();
     // One payload of the largest size has to fit, whatever the size.
     let transfers = TransferLimits {
         bytes_max: transfers.bytes_max.max(arguments.payload_max),

@@ -9,6 +9,7 @@
 mod arguments;
 mod bench;
 mod check;
+mod counts;
 mod demo;
 mod deploy;
 mod doors;

@@ -8,6 +8,8 @@
 //! The socket comes first because it tells whether another agent is at work here: the agent's start clears away what a
 //! dead one left. A second signal, at any time, ends the process at once.
 
+mod coap;
+
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use self::coap::CoapArguments;
 use crate::arguments::HostSocket;
 use crate::doors::Doors;
 use crate::failure::Failure;
@@ -149,6 +152,8 @@ pub(crate) struct ServeArguments {
     /// Write the path of every call to its application's log: each function with its process id and times
     #[arg(long)]
     trace: bool,
+    #[command(flatten)]
+    pub(crate) coap_limits: CoapArguments,
     /// What to log: error, warn, info, debug or trace, for all or for parts, such as info,sandbar_proxy=debug
     #[arg(long, value_name = "FILTER", env = "SANDBAR_LOG", value_parser = log_filter, default_value = "info")]
     log: String,

@@ -14,9 +14,11 @@
 //!   call          path and method to a function, its outcome to a code; discovery
 //! ```
 //!
+//! Where it is asked for, `verify` has a peer show that its address is its own before anything but a refusal is made for it.
+//!
 //! The layers are state machines that are told the time and give back what to send (`layers` puts them together);
-//! this module alone waits. One task receives, one keeps the time, and every call has its own: a slow call delays no
-//! other.
+//! this module alone waits. One task receives, one keeps the time, and every call that is not answered at once has its
+//! own: a slow call delays no other.
 //!
 //! Invariants:
 //! 1. The state's lock is held for the time of one state change, never across an await, never while sending.
@@ -24,7 +26,8 @@
 //! 3. Every call that was begun is answered, even if its task is ended early.
 //! 4. Whether a caller may make a call is decided before its payload is kept and before anything runs (`visitor`).
 //!
-//! In the clear it does not verify that a peer's address is its own; it answers no groups and keeps no observers.
+//! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`); it answers no groups and keeps no
+//! observers.
 //! One socket serves all peers; their state is reached through one lock.
 
 mod block;
@@ -36,20 +39,25 @@ mod datagram;
 mod discovery;
 mod dtls;
 mod exchange;
+#[cfg(test)]
+mod fuzz;
 mod layers;
 mod message;
 mod option;
 mod random;
 mod response;
 mod secure;
+mod verify;
 mod visitor;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
+use futures_util::FutureExt;
 use sandbar_runtime::{Answer, Outcome};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -59,6 +67,7 @@ pub use self::counters::{CoapCounters, Counter};
 pub use self::datagram::BindError;
 pub use self::dtls::{DtlsConfig, DtlsError};
 pub use self::secure::Security;
+pub use self::verify::CoapVerify;
 
 use self::blockwise::download::Tagger;
 use self::call::{Work, inquire, respond};
@@ -232,7 +241,7 @@ impl<S: Service> Shared<S> {
                     Reaction::Send(transmit) => self.send(&transmit).await,
                     Reaction::Run(work, pending) => {
                         let call = Call::new(Arc::clone(self), pending);
-                        calls.spawn(call.run(work));
+                        self.begin(call, work, calls).await;
                     }
                 }
             }
@@ -257,6 +266,25 @@ impl<S: Service> Shared<S> {
                 self.counters.malformed.add();
                 tracing::debug!(peer = %from.remote, %error, "ignored a datagram");
             }
+        }
+    }
+
+    /// Runs a call as far as it goes without waiting, and gives it a task if that is not to its end.
+    async fn begin(self: &Arc<Self>, call: Call<S>, work: Work, calls: &mut JoinSet<()>) {
+        let mut run = Box::pin(call.run(work));
+        // The call answers for itself when it panics; receiving goes on.
+        match catch_unwind(AssertUnwindSafe(|| run.as_mut().now_or_never())) {
+            Ok(Some(Some(transmit))) => self.send(&transmit).await,
+            Ok(Some(None)) => {}
+            Ok(None) => {
+                let shared = Arc::clone(self);
+                calls.spawn(async move {
+                    if let Some(transmit) = run.await {
+                        shared.send(&transmit).await;
+                    }
+                });
+            }
+            Err(_) => tracing::error!("a call panicked"),
         }
     }
 
@@ -358,12 +386,11 @@ impl<S: Service> Call<S> {
         Self { shared, pending: Some(pending) }
     }
 
-    async fn run(mut self, work: Work) {
+    /// To its end; gives what is to be sent.
+    async fn run(mut self, work: Work) -> Option<Transmit> {
         let shared = Arc::clone(&self.shared);
         let answer = work.run(&shared.service).await;
-        if let Some(transmit) = self.answer(answer) {
-            shared.send(&transmit).await;
-        }
+        self.answer(answer)
     }
 
     /// Ends the call with its answer.

@@ -37,7 +37,8 @@ pub(crate) fn taken(host: &Host) -> Taken {
 pub(crate) fn taken_at_rest(host: &Host) -> Taken {
     until_within(REST_MAX, "no instance stands ready", || {
         let running = host.applications().into_iter().filter_map(|it| u32::try_from(it["pid"].as_u64()?).ok());
-        let mut roles = running.flat_map(process::of_sandbox).map(|(_, role)| role);
+        let sandboxes: Option<Vec<_>> = running.map(process::of_sandbox_if_there).collect();
+        let mut roles = sandboxes?.into_iter().flatten().map(|(_, role)| role);
         (!roles.any(|role| role == Role::Instance)).then_some(())
     });
     taken(host)

@@ -43,6 +43,24 @@ fn a_non_confirmable_reading_is_answered_as_well() {
 }
 
 #[test]
+fn where_addresses_are_verified_coap_client_shows_its_own_and_all_is_counted() {
+    let Some(mut client) = clients::coap_client() else { return };
+    let Some(host) = Host::start_with(&["--coap-verify", "always"]) else { return };
+    host.deploy_example("thermostat");
+    let client = client.args(["-m", "post", "-t", "110", "-f", &hot()]);
+    let answer = got(client, host.folder(), &host.coap_uri("thermostat"));
+    assert_eq!(answer.code, "2.04", "{}", answer.shown);
+    let counted = host.sandbar(&["counts"]).well().text();
+    let times = |name: &str| {
+        let line = counted.lines().find(|line| line.split_whitespace().nth(1) == Some(name))?;
+        line.split_whitespace().nth(2)?.parse::<u64>().ok()
+    };
+    assert_eq!((times("challenged"), times("verified"), times("calls")), (Some(1), Some(1), Some(1)), "{counted}");
+    let status: Value = serde_json::from_slice(&host.manage("GET", "/v1/host", b"").body).unwrap();
+    assert_eq!(status["doors"][0]["counts"]["repeated"], 0, "{status}");
+}
+
+#[test]
 fn a_reading_sent_with_aiocoap_goes_through_its_chain() {
     let Some(mut client) = clients::aiocoap_client() else { return };
     let Some(host) = Host::start() else { return };

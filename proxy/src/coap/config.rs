@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sandbar_runtime::manifest::access::IpNet;
 
+use super::verify::CoapVerify;
+
 /// Mebibytes in bytes, to keep the defaults readable.
 const MIB: usize = 1024 * 1024;
 
@@ -26,8 +28,19 @@ pub struct CoapConfig {
     pub calls_in_flight_max: usize,
     /// Calls running for one peer, and answers to it that it has yet to acknowledge.
     pub calls_in_flight_per_peer_max: usize,
+    /// Calls of one peer in a second, on average; 0: as many as it makes.
+    pub rate_per_peer: u32,
+    /// Calls that a peer which was quiet may make at once beyond its rate.
+    pub rate_burst: u32,
     /// Request payloads held for running calls, in bytes.
     pub payload_bytes_in_flight_max: usize,
+
+    /// Who has to show that its address is its own before anything runs for it.
+    pub verify: CoapVerify,
+    /// How long an address that was shown is known.
+    pub verified_lifetime: Duration,
+    /// Addresses known; with more, the first are asked again.
+    pub verified_max: usize,
 
     /// Peers with any state here. A peer is a remote address and port, as seen from one local address.
     pub peers_max: usize,
@@ -108,7 +121,12 @@ impl Default for CoapConfig {
             retry_after: Duration::from_secs(1),
             calls_in_flight_max: 1024,
             calls_in_flight_per_peer_max: 128,
+            rate_per_peer: 0,
+            rate_burst: 32,
             payload_bytes_in_flight_max: 256 * MIB,
+            verify: CoapVerify::Never,
+            verified_lifetime: Duration::from_secs(3600),
+            verified_max: 100_000,
             peers_max: 100_000,
             exchanges_max: 1_000_000,
             exchanges_per_peer_max: 65_536,

@@ -87,6 +87,12 @@ pub struct CoapCounters {
     pub forbidden: Counter,
     /// Requests refused before anything ran, for want of room.
     pub overloaded: Counter,
+    /// Requests refused until their peer has shown that its address is its own.
+    pub challenged: Counter,
+    /// Peers that have shown it.
+    pub verified: Counter,
+    /// Calls refused because their peer makes more than its rate.
+    pub rate_limited: Counter,
     /// Calls begun.
     pub calls: Counter,
     /// Confirmable requests acknowledged before their answer was there.

@@ -26,7 +26,7 @@ use tokio::sync::Mutex;
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// Datagrams taken from the socket by one system call. With fewer than these it has told as well that there are no more.
-const DATAGRAMS_AT_ONCE: usize = 8;
+const DATAGRAMS_AT_ONCE: usize = 16;
 
 /// A peer, as one of our addresses sees it. Messages between the same two endpoints share their message ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

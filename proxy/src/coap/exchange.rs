@@ -94,6 +94,13 @@ impl Exchanges {
         }
     }
 
+    /// Whether nothing is remembered, counted or due.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let held = self.count + self.bytes + self.calls + self.payload_bytes + self.confirmations + self.peers.len();
+        held == 0 && self.next_deadline().is_none()
+    }
+
     /// Calls running now.
     pub(super) fn calls(&self) -> usize {
         self.calls
@@ -133,6 +140,7 @@ impl Exchanges {
     ) -> ExchangeId {
         let running = State::Running(Running { payload_bytes });
         let id = self.insert(from, message, running, now);
+        self.charge(id.peer, now);
         self.calls += 1;
         self.payload_bytes += payload_bytes;
         if let Some(peer) = self.peers.get_mut(id.peer) {

@@ -20,6 +20,7 @@ use super::exchange::{ExchangeId, Exchanges, Need, NoRoom, Recall};
 use super::message::Message;
 use super::option::{self, Unwanted};
 use super::response::{Refusal, Response};
+use super::verify::Verifier;
 use bytes::Bytes;
 use coap_lite::ResponseType;
 
@@ -61,6 +62,7 @@ pub(super) struct Layers {
     config: Arc<CoapConfig>,
     counters: Arc<CoapCounters>,
     exchanges: Exchanges,
+    verifier: Verifier,
     uploads: Uploads,
     downloads: Downloads,
     payload_bytes_max: usize,
@@ -82,7 +84,9 @@ impl Layers {
         payload_bytes_max: usize,
         now: Instant,
     ) -> Self {
+        let verifier = Verifier::new(config.verify, config.verified_lifetime, config.verified_max, now);
         Self {
+            verifier,
             exchanges: Exchanges::new(Arc::clone(&config), Arc::clone(&counters), now),
             uploads: Uploads::new(config.uploads.clone(), payload_bytes_max),
             downloads: Downloads::new(config.downloads.clone()),
@@ -91,6 +95,12 @@ impl Layers {
             payload_bytes_max,
             transfers_dropped: 0,
         }
+    }
+
+    /// Whether nothing is held of anybody.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.exchanges.is_empty() && self.uploads.is_empty() && self.downloads.is_empty()
     }
 
     /// Calls running now.
@@ -125,9 +135,15 @@ impl Layers {
             }
             Recall::New => {}
         }
+        let trusted = self.trusts(from, &message, now);
         match inquiry {
-            Ok(inquiry) => self.admit(from, message, inquiry, now),
-            Err(refusal) => {
+            Ok(inquiry) if trusted || inquiry.options.unwanted.is_all() => self.admit(from, message, inquiry, now),
+            Ok(_) => self.challenge(from, &message, now),
+            Err(mut refusal) => {
+                if !trusted {
+                    // Its code alone is never much longer than the request.
+                    refusal.response.payload = Bytes::new();
+                }
                 self.counters.refused.add();
                 if refusal.response.code == ResponseType::Forbidden {
                     self.counters.forbidden.add();
@@ -141,6 +157,25 @@ impl Layers {
                 self.exchanges.answer_once(from, &message, response).into()
             }
         }
+    }
+
+    fn trusts(&mut self, from: &Endpoint, message: &Message, now: Instant) -> bool {
+        if self.verifier.trusts(from, now) {
+            return true;
+        }
+        let shown = option::echo(&message.packet).is_some_and(|cookie| self.verifier.verify(from, cookie, now));
+        if shown {
+            self.counters.verified.add();
+        }
+        shown
+    }
+
+    /// 4.01 with an Echo option, and nothing kept: for a request whose peer might be somebody else.
+    fn challenge(&mut self, from: &Endpoint, message: &Message, now: Instant) -> Reaction {
+        self.counters.challenged.add();
+        let echo = Some(Box::new(self.verifier.cookie(from, now)));
+        let response = Response { echo, ..Response::error(ResponseType::Unauthorized, "") };
+        self.exchanges.answer_once(from, message, Some(&response)).into()
     }
 
     /// A call has ended: its response, cut to what a datagram holds.
@@ -253,21 +288,34 @@ impl Layers {
     }
 
     fn no_room(&mut self, arrival: &Arrival<'_>, no_room: NoRoom) -> Reaction {
-        self.overloaded(arrival, &no_room.to_string())
+        let NoRoom::Rate { wait } = no_room else {
+            return self.overloaded(arrival, &no_room.to_string());
+        };
+        self.counters.rate_limited.add();
+        let response = Response {
+            code: ResponseType::TooManyRequests,
+            ..overloaded(Some(wait), &no_room.to_string(), &self.config)
+        };
+        self.turn_away(arrival, &response)
     }
 
-    /// 5.03. Remembered where there is room, so that a request that was refused does not run after all when the
-    /// network repeats it.
+    /// 5.03.
     fn overloaded(&mut self, arrival: &Arrival<'_>, text: &str) -> Reaction {
         self.counters.overloaded.add();
         let response = overloaded(None, text, &self.config);
+        self.turn_away(arrival, &response)
+    }
+
+    /// Refuses for now. Remembered where there is room, so that a request that was refused does not run after all when
+    /// the network repeats it.
+    fn turn_away(&mut self, arrival: &Arrival<'_>, response: &Response) -> Reaction {
         let Arrival { from, message, now, .. } = *arrival;
         let occupied = !matches!(self.exchanges.recall(from, message), Recall::New);
         if occupied || self.exchanges.vacancy(from, message, Need::Answer, now).is_err() {
-            let wanted = Some(&response).filter(|response| !arrival.unwanted.covers(response));
+            let wanted = Some(response).filter(|response| !arrival.unwanted.covers(response));
             return self.exchanges.answer_once(from, message, wanted).into();
         }
-        self.answer(arrival, &response)
+        self.answer(arrival, response)
     }
 
     /// Answers a request for which nothing runs, and remembers that.

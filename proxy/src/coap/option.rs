@@ -34,9 +34,15 @@ pub(super) struct RequestOptions {
 pub(super) struct Unwanted(u8);
 
 impl Unwanted {
-    /// Whether a response stays unsent. 2.31 (Continue) never does: the upload could not go on.
+    /// Whether no answer at all is wanted.
+    pub(super) fn is_all(self) -> bool {
+        self.0 & 0b1_1010 == 0b1_1010
+    }
+
+    /// Whether a response stays unsent. Never does what asks for more before the request can go on: 2.31, and an Echo.
     pub(super) fn covers(self, response: &Response) -> bool {
         response.code != ResponseType::Continue
+            && response.echo.is_none()
             && response.class().checked_sub(1).is_some_and(|bit| self.0 >> bit & 1 == 1)
     }
 }
@@ -68,9 +74,10 @@ const BLOCK1: u16 = 27;
 const PROXY_URI: u16 = 35;
 const PROXY_SCHEME: u16 = 39;
 const SIZE1: u16 = 60;
+const ECHO: u16 = 252;
 const NO_RESPONSE: u16 = 258;
 
-/// What is understood, by number. Lengths as registered: RFC 7252, section 5.10; RFC 7959, section 2.1; RFC 7967.
+/// What is understood, by number. Lengths as registered: RFC 7252, section 5.10; RFC 7959, section 2.1; RFC 7967; RFC 9175.
 /// Uri-Host and Uri-Port are understood and make no difference: this host has one set of applications.
 const RULES: &[Rule] = &[
     repeatable(IF_MATCH, 0, 8),
@@ -86,6 +93,7 @@ const RULES: &[Rule] = &[
     once(PROXY_URI, 1, 1034),
     once(PROXY_SCHEME, 1, 255),
     once(SIZE1, 0, 4),
+    once(ECHO, 1, 40),
     once(NO_RESPONSE, 0, 1),
 ];
 
@@ -128,6 +136,11 @@ fn texts(packet: &Packet, option: CoapOption, otherwise: &str) -> Result<Vec<Str
 pub(super) fn unwanted(packet: &Packet) -> Unwanted {
     let bits = value(packet, NO_RESPONSE).and_then(|value| value.first());
     Unwanted(bits.copied().unwrap_or(0))
+}
+
+/// What a peer gives back to show that its address is its own.
+pub(super) fn echo(packet: &Packet) -> Option<&[u8]> {
+    value(packet, ECHO)
 }
 
 fn rule(number: u16) -> Option<&'static Rule> {

@@ -7,7 +7,11 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, ResponseType};
 
 use super::block::{Block, shortest};
 use super::message::Token;
+use super::verify::Cookie;
 use crate::uri::Location;
+
+/// The number of the Echo option (RFC 9175), which the codec has no name for.
+const ECHO: u16 = 252;
 
 /// A response before it has a message id.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +24,8 @@ pub(super) struct Response {
     pub(super) etag: Option<Box<[u8]>>,
     /// Where to find what was made.
     pub(super) location: Option<Box<Location>>,
+    /// What the peer has to give back to be served.
+    pub(super) echo: Option<Box<Cookie>>,
     pub(super) block1: Option<Block>,
     pub(super) block2: Option<Block>,
     /// The largest request payload that is taken, in bytes.
@@ -53,6 +59,7 @@ impl Response {
             max_age_s: None,
             etag: None,
             location: None,
+            echo: None,
             block1: None,
             block2: None,
             size1: None,
@@ -84,6 +91,9 @@ impl Response {
         if let Some(Location { path, query }) = self.location.as_deref() {
             path.iter().for_each(|segment| packet.add_option(CoapOption::LocationPath, segment.clone()));
             query.iter().for_each(|part| packet.add_option(CoapOption::LocationQuery, part.clone()));
+        }
+        if let Some(echo) = &self.echo {
+            packet.add_option(CoapOption::from(ECHO), echo.to_vec());
         }
         let numbers = [
             (CoapOption::ContentFormat, self.content_format.map(u32::from)),
@@ -135,6 +145,7 @@ mod tests {
             content_format: Some(110),
             etag: Some(Box::from([7; 8])),
             location: Location::read("/made/1?x=2").map(Box::new),
+            echo: Some(Box::new([9; 12])),
             block1: Some(Block::decode(&[0x06]).unwrap()),
             block2: Some(Block::decode(&[0x0e]).unwrap()),
             size1: Some(70_000),
@@ -155,6 +166,7 @@ mod tests {
         let path: Vec<_> = packet.get_option(CoapOption::LocationPath).unwrap().iter().cloned().collect();
         assert_eq!(path, [b"made".to_vec(), b"1".to_vec()]);
         assert_eq!(value(CoapOption::LocationQuery), *b"x=2");
+        assert_eq!(value(CoapOption::from(252)), [9; 12]);
         assert_eq!(value(CoapOption::Block1), [0x06]);
         assert_eq!(value(CoapOption::Block2), [0x0e]);
         assert_eq!(value(CoapOption::Size1), [1, 17, 112]);

@@ -201,3 +201,20 @@ async fn a_closing_door_answers_what_runs() {
     assert_eq!(given_up.header.get_type(), MessageType::Acknowledgement);
     assert_eq!(code(&given_up), "5.00");
 }
+
+#[tokio::test]
+async fn a_peer_beyond_its_rate_is_told_when_to_come_again() {
+    let door = Door::open(CoapConfig { rate_per_peer: 1, rate_burst: 2, ..CoapConfig::default() });
+    let mut client = door.client().await;
+    for expected in ["2.04", "2.04", "2.04", "4.29"] {
+        let answer = client.ask(request(RequestType::Post, "/test", b"x")).await;
+        assert_eq!(code(&answer), expected);
+        if expected == "4.29" {
+            assert_eq!(uint(&answer, CoapOption::MaxAge), Some(1));
+        }
+    }
+    let mut other = door.client().await;
+    assert_eq!(code(&other.ask(request(RequestType::Post, "/test", b"x")).await), "2.04");
+    assert_eq!((door.echo.runs(), door.counters.rate_limited.get()), (4, 1));
+    door.close().await;
+}

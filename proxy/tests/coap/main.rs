@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, and says aloud what it skips"
 )]
 
+mod abuse;
+mod amplification;
 mod blockwise;
 mod calls;
 mod client;
@@ -17,3 +19,4 @@ mod loss;
 mod messages;
 mod mutations;
 mod our_client;
+mod plugtest;

@@ -140,8 +140,13 @@ pub(crate) fn descendants(pid: u32) -> Vec<Process> {
 
 /// The processes of a sandbox by the id of its first one, with what they are.
 pub(crate) fn of_sandbox(first: u32) -> Vec<(Process, Role)> {
-    let supervisor = Process::new(first).expect("the sandbox's first process is there");
-    let base = supervisor.users().unwrap()[0];
+    of_sandbox_if_there(first).expect("the sandbox's first process is there")
+}
+
+/// Likewise; `None` if the first one is gone.
+pub(crate) fn of_sandbox_if_there(first: u32) -> Option<Vec<(Process, Role)>> {
+    let supervisor = Process::new(first)?;
+    let base = supervisor.users()?[0];
     let mut processes = vec![(supervisor, Role::Supervisor)];
     for process in children(first) {
         let Some(users) = process.users() else { continue };
@@ -153,5 +158,5 @@ pub(crate) fn of_sandbox(first: u32) -> Vec<(Process, Role)> {
         };
         processes.push((process, role));
     }
-    processes
+    Some(processes)
 }

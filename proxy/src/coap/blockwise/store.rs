@@ -67,6 +67,12 @@ impl<V> Store<V> {
         }
     }
 
+    /// Whether nothing is held.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.entries.is_empty() && self.by_use.is_empty() && self.holdings.is_empty()
+    }
+
     /// Values dropped so far because they were abandoned or gave way.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped

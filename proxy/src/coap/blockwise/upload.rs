@@ -138,6 +138,11 @@ impl Uploads {
         self.store.forget(peer);
     }
 
+    #[cfg(test)]
+    pub(in crate::coap) fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+
     pub(in crate::coap) fn expire(&mut self, now: Instant) {
         self.store.expire(now);
     }

@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) confirmations: Vec<Confirmation>,
     /// Running calls.
     pub(super) calls: usize,
+    /// When its rate has made up for the calls it made: in the past if it may make as many at once as ever.
+    pub(super) paid_at: Option<Instant>,
     /// Memory of all of this, in bytes.
     pub(super) bytes: usize,
 }
@@ -153,6 +155,7 @@ impl Peers {
             exchanges: HashMap::new(),
             confirmations: Vec::new(),
             calls: 0,
+            paid_at: None,
             bytes: PEER_BYTES,
         };
         let number = self.free.pop().unwrap_or_else(|| {

@@ -315,3 +315,72 @@ fn a_session_that_has_ended_leaves_its_running_calls_alone() {
     assert_eq!((exchanges.count, exchanges.bytes, exchanges.peers.len()), (0, 0, 0));
     assert!(ticked(&mut exchanges, now + Duration::from_secs(300)).is_empty());
 }
+
+#[test]
+fn the_usual_memory_holds_2000_calls_a_second_for_as_long_as_they_count() {
+    const PEERS: u16 = 50;
+    const PER_SECOND: u64 = 2000;
+    let (mut exchanges, start) = exchanges(CoapConfig::default());
+    // Datagrams of 64 bytes and a few options.
+    let answer = Response { payload: vec![0; 64].into(), max_age_s: Some(0), ..Response::new(ResponseType::Content) };
+    let step = Duration::from_secs(1) / u32::try_from(PER_SECOND).unwrap();
+    let (mut now, mut out) = (start, Vec::new());
+    let ask = |exchanges: &mut Exchanges, call: u64, now| {
+        let from = peer(u16::try_from(call % u64::from(PEERS)).unwrap() + 1);
+        let request = get(true, u16::try_from(call / u64::from(PEERS) % 65_536).unwrap(), 1);
+        exchanges.vacancy(&from, &request, CALL, now).inspect(|()| {
+            let id = exchanges.begin(&from, &request, 0, now);
+            exchanges.finish(id, Some(&answer), now).unwrap();
+        })
+    };
+    // Longer than any is remembered, so that as many are forgotten as come.
+    let calls = PER_SECOND * 300;
+    for call in 0..calls {
+        assert_eq!(ask(&mut exchanges, call, now), Ok(()), "call {call}");
+        now += step;
+        if call % 100 == 0 {
+            exchanges.tick(now, &mut out);
+        }
+    }
+    assert!(exchanges.bytes <= exchanges.config.exchange_bytes_max);
+    // And then all at once: what is beyond the memory is refused, and nothing that counts is forgotten for it.
+    let mut taken = 0;
+    let refused = loop {
+        match ask(&mut exchanges, calls + taken, now) {
+            Ok(()) => taken += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, NoRoom::Exchanges);
+    let oldest = calls - PER_SECOND * 246;
+    for call in (oldest..calls + taken).step_by(997) {
+        let from = peer(u16::try_from(call % u64::from(PEERS)).unwrap() + 1);
+        let request = get(true, u16::try_from(call / u64::from(PEERS) % 65_536).unwrap(), 1);
+        assert!(repeated(exchanges.recall(&from, &request)).is_some(), "call {call}");
+    }
+}
+
+#[test]
+fn a_peer_keeps_to_its_rate_and_others_do_not_suffer() {
+    let (mut exchanges, start) = exchanges(CoapConfig { rate_per_peer: 10, rate_burst: 3, ..CoapConfig::default() });
+    let mut id = 0;
+    let mut call = |exchanges: &mut Exchanges, port, at_ms: u64| {
+        id += 1;
+        let (request, now) = (get(true, id, 1), start + Duration::from_millis(at_ms));
+        exchanges.vacancy(&peer(port), &request, CALL, now).inspect(|()| {
+            exchanges.begin(&peer(port), &request, 0, now);
+        })
+    };
+    for _ in 0..4 {
+        assert_eq!(call(&mut exchanges, 1, 0), Ok(()));
+    }
+    let wait = Duration::from_millis(100);
+    assert_eq!(call(&mut exchanges, 1, 0), Err(NoRoom::Rate { wait }));
+    assert_eq!(call(&mut exchanges, 2, 0), Ok(()));
+    assert_eq!(call(&mut exchanges, 1, 100), Ok(()), "refusals cost nothing");
+    assert_eq!(call(&mut exchanges, 1, 100), Err(NoRoom::Rate { wait }));
+    for _ in 0..4 {
+        assert_eq!(call(&mut exchanges, 1, 10_000), Ok(()), "a quiet time buys a burst, and no more");
+    }
+    assert_eq!(call(&mut exchanges, 1, 10_000), Err(NoRoom::Rate { wait }));
+}
