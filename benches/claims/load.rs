@@ -40,14 +40,9 @@ impl Load {
         self.service_us.unwrap_or_else(|| panic!("no call was done: {self:?}"))
     }
 
-    /// Calls that were neither done nor refused: without an answer in time, failed, or never sent as too many were under way. Of what kind
-    /// they are is printed.
+    /// Calls that were neither done nor refused: without an answer in time, failed, or never sent as too many were under way.
     pub(crate) fn lost(&self) -> u64 {
-        let lost = self.calls - self.done - self.refused;
-        if lost > 0 {
-            println!("  {lost} of {} calls were lost, of these with an error {:?}", self.calls, self.errors);
-        }
-        lost
+        self.calls - self.done - self.refused
     }
 
     /// # Panics
@@ -64,7 +59,17 @@ pub(crate) fn load(place: Place, target: &str, arguments: &[&str]) -> Load {
     let mut command = place.command(env!("CARGO_BIN_EXE_sandbar"));
     command.args(["bench", target, "--json"]).args(arguments);
     let output = output(command);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{target}: {error}: {}", output.status))
+    let load: Load =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{target}: {error}: {}", output.status));
+    if load.lost() > 0 {
+        println!(
+            "  {target}: {} of {} calls were lost, of these with an error {:?}",
+            load.lost(),
+            load.calls,
+            load.errors
+        );
+    }
+    load
 }
 
 /// One quantile of the latencies of a load's rounds, both ways of counting, in a unit of the part's choice.
