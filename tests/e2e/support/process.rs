@@ -150,11 +150,12 @@ pub(crate) fn of_sandbox_if_there(first: u32) -> Option<Vec<(Process, Role)>> {
     let mut processes = vec![(supervisor, Role::Supervisor)];
     for process in children(first) {
         let Some(users) = process.users() else { continue };
-        let worker = (base + 1000..base + 2000).contains(&users[0]);
-        let role = match users[0] - base {
-            999 => Role::Template,
-            _ if worker => Role::Worker,
-            _ => Role::Instance,
+        let role = match users[0].checked_sub(base) {
+            Some(999) => Role::Template,
+            Some(1000..2000) => Role::Worker,
+            Some(_) => Role::Instance,
+            // It has not taken its own identity yet.
+            None => continue,
         };
         processes.push((process, role));
     }
