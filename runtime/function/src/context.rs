@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sandbar_bus::{AnswerProperties, Code, Method, RequestProperties};
 
-use crate::instance::{CallError, Instance, Served, log};
+use crate::callee::CallError;
+use crate::instance::{Instance, Served, log};
 
 /// A handler's view of its call.
 #[derive(Debug)]

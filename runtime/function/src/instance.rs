@@ -11,12 +11,13 @@ use sandbar_bus::{
     Verdict,
 };
 
+use crate::callee::{CallError, Callee};
 use crate::output::Output;
 use crate::process;
 use crate::worker::descriptors;
 
 /// Functions that a call may pass through, by `next` or by calls of one another.
-const HOPS_MAX: u32 = 256;
+pub(crate) const HOPS_MAX: u32 = 256;
 /// For so long an instance that has served stays out of the way before its process ends, and each time twice as long, up to the last.
 const ASIDE: Duration = Duration::from_micros(500);
 const ASIDE_LAST: Duration = Duration::from_millis(8);
@@ -43,65 +44,6 @@ pub struct Served {
     /// Until when this instance may run.
     deadline_ns: u64,
 }
-
-/// A function that can be called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Callee {
-    /// One of this application, by index.
-    Here(usize),
-    /// One of another application, by index in the manifest's list: the agent makes the call.
-    Elsewhere(usize),
-}
-
-impl Callee {
-    fn index(self) -> usize {
-        match self {
-            Self::Here(index) | Self::Elsewhere(index) => index,
-        }
-    }
-
-    fn destination(self) -> Destination {
-        match self {
-            Self::Here(index) => Destination::Function(index),
-            Self::Elsewhere(_) => Destination::Out,
-        }
-    }
-}
-
-/// Why a call of another function, or a send to one, did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallError {
-    /// The application has no such function.
-    NoSuchFunction(String),
-    /// The application's manifest does not list this function of another application.
-    NotListed(String),
-    /// The payload is larger than the application's limit, in bytes.
-    TooLarge(usize),
-    /// The function's queue or the application's message buffers are full.
-    Overloaded,
-    /// The call went through too many functions: it likely goes round in circles.
-    Loop,
-    /// No answer came before this instance's own deadline.
-    DeadlinePassed,
-    /// The function, or one after it, ended otherwise than done.
-    Ended(Verdict, String),
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchFunction(name) => write!(f, "the application has no function {name:?}"),
-            Self::NotListed(path) => write!(f, "the application's manifest does not list {path:?} under `calls`"),
-            Self::TooLarge(max) => write!(f, "the payload is larger than the application's limit of {max} bytes"),
-            Self::Overloaded => f.write_str("the function is overloaded"),
-            Self::Loop => write!(f, "the call has gone through {HOPS_MAX} functions"),
-            Self::DeadlinePassed => f.write_str("no answer before the deadline"),
-            Self::Ended(_, diagnostic) => f.write_str(diagnostic),
-        }
-    }
-}
-
-impl std::error::Error for CallError {}
 
 impl Instance {
     /// The first thing the new process does: it takes the identity of its slot.

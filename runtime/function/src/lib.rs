@@ -22,6 +22,7 @@
 //! Python worker on top of it, and the runtime for plain executables.
 
 pub mod abi;
+mod callee;
 mod context;
 pub mod heap;
 pub mod instance;
@@ -35,8 +36,8 @@ use std::any::Any;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use callee::CallError;
 pub use context::Context;
-pub use instance::CallError;
 pub use output::{AsOutput, Output, Reply};
 pub use sandbar_bus::{Code, Method};
 
