@@ -2,7 +2,8 @@
 //!
 //! A hop is the time from the moment at which an instance begins to hand its output over, the report of its trace being behind it, to the
 //! moment at which the next function's instance, a process of its own, has it in hand. Hops are those of chains that are traced; times from
-//! end to end those of chains that are not, in turns with them.
+//! end to end those of chains that are not, in turns with them. The hop that is judged is that of a chain which is alone with the host; of
+//! all others the processor has forgotten much when they come, as a chain of one is called between them.
 
 use std::time::{Duration, Instant};
 
@@ -53,8 +54,13 @@ pub(crate) fn measure(scale: Scale) -> Findings {
     let mut floor = Rounds::default();
     let [mut native, mut python] = [(); 2].map(|()| LENGTHS.map(|_| Chains::default()));
     let mut unpinned = LENGTHS.map(|_| Chains::default());
+    let [mut alone, mut alone_unpinned] = [(); 2].map(|()| Chains::default());
     for _ in 0..scale.of(5, 2) {
         floor.push(half_futex_round_trip());
+        let pinned = Pinned::to_first();
+        alone.add_alone(&one_core, scale);
+        drop(pinned);
+        alone_unpinned.add_alone(&both_cores, scale);
         for (at, length) in LENGTHS.into_iter().enumerate() {
             let pinned = Pinned::to_first();
             native[at].add(&one_core, NATIVE, length, scale);
@@ -63,7 +69,7 @@ pub(crate) fn measure(scale: Scale) -> Findings {
             unpinned[at].add(&both_cores, NATIVE, length, scale);
         }
     }
-    let mut claims = hops(&native, &unpinned, &floor);
+    let mut claims = hops([&alone, &alone_unpinned], &native, &floor);
     claims.extend(end_to_end(NATIVE, &native));
     claims.extend(end_to_end(PYTHON3, &python));
     let line = |chains: &[Chains; 6]| {
@@ -85,27 +91,32 @@ pub(crate) fn measure(scale: Scale) -> Findings {
     Findings { claims, plots: vec![plot] }
 }
 
-/// What one hop takes: in the shortest chain, and in longer ones, whose functions are called more rarely.
-fn hops(native: &[Chains; 6], unpinned: &[Chains; 6], floor: &Rounds) -> Vec<Claim> {
+/// What one hop takes: in a chain of two that is alone, on one core and on both; in chains with another application's calls between them, the
+/// longer the more rarely their functions are called.
+fn hops(alone: [&Chains; 2], native: &[Chains; 6], floor: &Rounds) -> Vec<Claim> {
     let claim = |what: String, ours: &Rounds, goal| {
         Claim::new(format!("a hop, 64 bytes, {what}"), "µs", ours.clone(), HALF_ROUND_TRIP, floor.clone(), goal)
     };
-    let two = &native[TWO];
+    let [one_core, both_cores] = alone;
     let mut claims = vec![
-        claim("one core, p50".to_owned(), &two.hop_p50, Goal::AtMost(2.5)),
-        claim("one core, p99".to_owned(), &two.hop_p99, Goal::AtMost(30.0)),
+        claim("one core, p50".to_owned(), &one_core.hop_p50, Goal::AtMost(2.5)),
+        claim("one core, p99".to_owned(), &one_core.hop_p99, Goal::AtMost(30.0)),
     ];
-    let (ours, beside) = (unpinned[TWO].hop_p50.clone(), "the same on one core");
+    let (ours, beside) = (both_cores.hop_p50.clone(), "the same on one core");
     claims.push(Claim::new(
         "a hop, 64 bytes, both cores, p50",
         "µs",
         ours,
         beside,
-        two.hop_p50.clone(),
+        one_core.hop_p50.clone(),
         Goal::AtMost(1.5),
     ));
-    for (length, chains) in LENGTHS.iter().zip(native).skip(TWO + 1) {
-        claims.push(claim(format!("one core, in a chain of {length}, p50"), &chains.hop_p50, Goal::None));
+    for (length, chains) in LENGTHS.iter().zip(native).skip(TWO) {
+        claims.push(claim(
+            format!("one core, in a chain of {length} beside other calls, p50"),
+            &chains.hop_p50,
+            Goal::None,
+        ));
     }
     // Where the time of a long chain goes: most hops are as fast as the one in the middle, or few are slow; or it is spent within.
     for (length, chains) in LENGTHS.iter().zip(native).filter(|(length, _)| JUDGED.contains(*length)) {
@@ -144,8 +155,15 @@ fn end_to_end(kind: Kind, chains: &[Chains; 6]) -> Vec<Claim> {
 pub(crate) fn hop(host: &Host, scale: Scale) -> (f64, f64) {
     let mut chains = Chains::default();
     let _pinned = Pinned::to_first();
-    chains.add(host, NATIVE, LENGTHS[TWO], scale);
+    chains.add_alone(host, scale);
     (chains.hop_p50.median(), chains.hop_p99.median())
+}
+
+impl Kind {
+    /// From one chain of so many functions to the next.
+    fn pace(self, functions: usize) -> Duration {
+        Duration::from_secs(1) * u32::try_from(functions).unwrap() / self.functions_per_s
+    }
 }
 
 fn times(hop: &Rounds, hops: usize) -> Rounds {
@@ -161,21 +179,34 @@ impl Chains {
             _ => [(&*name, length), (ONE, 1)].map(|(name, length)| host.deploy_python(name, length, LIMITS, PYTHON)),
         };
         pause(Duration::from_millis(300));
-        let pace = Duration::from_secs(1) * u32::try_from(length).unwrap() / kind.functions_per_s;
+        let pace = kind.pace(length);
         // Short chains are called often, long ones for longer; each has hops enough for its p99.
         let time = Duration::from_secs_f64(scale.of(0.4, 0.2) * (1.0 + (length as f64).log10()));
         let calls = usize::try_from(time.as_nanos() / pace.as_nanos()).unwrap().max(scale.of(6, 4));
-        let mut times = block_on(alternating(host, &name, calls, pace));
+        let mut times = block_on(alternating(host, &name, Some(ONE), calls, pace));
         if length > 1 {
-            self.hop_p99.push(percentile(&mut times.hops, 99));
-            self.hop_p50.push(median(&mut times.hops));
-            self.hops_sum_p50.push(median(&mut times.hops_sums));
+            self.add_hops(&mut times);
         }
         self.inside_p50.push(median(&mut times.inside));
         self.end_to_end_p50.push(median(&mut times.end_to_end));
         self.one_p50.push(median(&mut times.one));
         host.remove(&name);
         host.remove(ONE);
+    }
+
+    /// One round of hops: of native chains of two, with nothing between them.
+    fn add_alone(&mut self, host: &Host, scale: Scale) {
+        let (name, length) = ("alone", LENGTHS[TWO]);
+        host.deploy_chain(name, length, LIMITS);
+        pause(Duration::from_millis(300));
+        self.add_hops(&mut block_on(alternating(host, name, None, scale.of(400, 200), NATIVE.pace(length))));
+        host.remove(name);
+    }
+
+    fn add_hops(&mut self, times: &mut Times) {
+        self.hop_p99.push(percentile(&mut times.hops, 99));
+        self.hop_p50.push(median(&mut times.hops));
+        self.hops_sum_p50.push(median(&mut times.hops_sums));
     }
 }
 
@@ -190,21 +221,21 @@ struct Times {
     one: Vec<f64>,
 }
 
-/// So many calls with a trace, as many without, each of these followed by one of the chain of one, at the pace of all others. The first are not counted: they find a pool that does not know the rate yet.
-async fn alternating(host: &Host, name: &str, calls: usize, pace: Duration) -> Times {
+/// So many calls with a trace, as many without, each of these followed by one of the chain of one, if there is one, at the pace of all others. The
+/// first are not counted: they find a pool that does not know the rate yet.
+async fn alternating(host: &Host, name: &str, one: Option<&str>, calls: usize, pace: Duration) -> Times {
     let mut times = Times::default();
     let uncounted = (calls / 5).max(3);
-    let mut ticks = tokio::time::interval(pace);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut due = Instant::now();
     for number in 0..uncounted + 2 * calls {
         let trace = number % 2 == 0;
         let counts = number >= uncounted;
-        ticks.tick().await;
+        due = until(due + pace);
         let (answer, took) = called(host, request(name, trace)).await;
-        if !trace {
+        if let Some(one) = one.filter(|_| !trace) {
             // Halfway between two chains.
-            tokio::time::sleep(pace / 2).await;
-            let (_, one) = called(host, request(ONE, false)).await;
+            until(due + pace / 2);
+            let (_, one) = called(host, request(one, false)).await;
             times.one.extend(counts.then_some(one));
         }
         if !counts {
@@ -221,6 +252,14 @@ async fn alternating(host: &Host, name: &str, calls: usize, pace: Duration) -> T
         }
     }
     times
+}
+
+/// Waits for a moment, to some microseconds: the timers of a runtime know milliseconds. The moment from which the next is to be counted: now, if
+/// the other was missed.
+fn until(due: Instant) -> Instant {
+    let now = Instant::now();
+    std::thread::sleep(due.saturating_duration_since(now));
+    due.max(now)
 }
 
 /// The answer, and how many microseconds it took.

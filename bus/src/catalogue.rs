@@ -23,6 +23,8 @@ pub struct Catalogue {
     pub targets: Vec<String>,
     /// How long an instance looks for a message before it sleeps, in nanoseconds.
     pub spin_ns: u64,
+    /// Bytes of memory that instances of one chain may hold together after they have served, until the chain ends.
+    pub lingering_bytes_max: usize,
 }
 
 /// What the catalogue says of a function.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::bell::Bell;
 use crate::catalogue::{Catalogue, Function, FunctionEntry, Name, TargetEntry, narrow};
 use crate::layout::{CLASSES, Geometry, Layout, PAGE_BYTES};
 use crate::message::MessageHeader;
@@ -38,6 +39,9 @@ pub(crate) struct Header {
     pub(crate) hints: Hints,
     /// Not 0 while the supervisor has messages in its own hands: the next sweep looks for them, should this be its last word.
     pub(crate) sweeping: AtomicU32,
+    /// Rung when a chain has come to its end.
+    pub(crate) chain_ended: Bell,
+    pub(crate) lingering_pages_max: AtomicU32,
 }
 
 /// Who sleeps on a descriptor instead of a word.
@@ -64,6 +68,8 @@ const _: () = {
     assert!(offset_of!(Header, sleepers) == 192);
     assert!(offset_of!(Header, hints) == 256);
     assert!(offset_of!(Header, sweeping) == 320);
+    assert!(offset_of!(Header, chain_ended) == 324);
+    assert!(offset_of!(Header, lingering_pages_max) == 328);
 };
 
 /// A mapped segment.
@@ -130,6 +136,7 @@ impl Segment {
             to.store(narrow(from), Ordering::Relaxed);
         }
         header.spin_ns.store(catalogue.spin_ns, Ordering::Relaxed);
+        header.lingering_pages_max.store(narrow(catalogue.lingering_bytes_max / PAGE_BYTES), Ordering::Relaxed);
         header.application.write(&catalogue.application);
         for (index, function) in catalogue.functions.iter().enumerate().take(geometry.functions) {
             segment.function_entry(index).write(function);

@@ -57,15 +57,27 @@ impl Bus {
         &self.segment.function_entry(function).worker
     }
 
-    /// Whether calls are being served while most slots are free: what can wait does better to wait.
+    /// How many instances have served and are not gone, while others serve, or are to serve what waits, and an eighth of the slots is free: what
+    /// can wait does better to wait.
     #[must_use]
-    pub fn has_room_while_serving(&self) -> bool {
-        let (mut serving, mut free) = (false, 0);
-        for state in self.slots().iter().filter_map(crate::slot::InstanceSlot::state) {
-            serving |= state.phase == Phase::Running;
-            free += usize::from(state.phase == Phase::Free);
-        }
-        serving && free * 2 > self.slots().len()
+    pub fn lingering_while_serving(&self) -> Option<usize> {
+        let count =
+            |phase| self.slots().iter().filter(|slot| slot.state().is_some_and(|state| state.phase == phase)).count();
+        let mut functions = 0..self.layout().geometry.functions;
+        let serving = count(Phase::Running) > 0 || functions.any(|function| self.waiting(function) > 0);
+        (serving && count(Phase::Free) * 8 > self.slots().len()).then(|| count(Phase::Done))
+    }
+
+    /// How many pages of memory those of one chain that linger may hold together.
+    #[must_use]
+    pub fn lingering_pages_max(&self) -> u64 {
+        self.segment.header().lingering_pages_max.load(Ordering::Relaxed).into()
+    }
+
+    /// What instances that have handed on a chain stay asleep on, until that has come to its end; rung by who ends it.
+    #[must_use]
+    pub fn chain_ended(&self) -> &Bell {
+        &self.segment.header().chain_ended
     }
 
     /// Says whether no instance of a function is to stand ready, until said otherwise. Its worker makes some for messages that wait even so.

@@ -39,6 +39,7 @@ fn bus(geometry: Geometry) -> (Bus, AgentSide, OwnedFd) {
         functions: functions.to_vec(),
         targets: vec!["/other/h".to_owned()],
         spin_ns: 0,
+        lingering_bytes_max: 1 << 20,
     };
     let (segment, fd) = Segment::create(Layout::new(geometry).unwrap(), &catalogue).unwrap();
     (Bus::attach(fd.as_fd(), event()).unwrap(), AgentSide::new(segment, event()), fd)

@@ -42,6 +42,8 @@ use process::Process;
 const LOAD_MAX: Duration = Duration::from_secs(70);
 /// Instances that a function keeps ready at most, unless its manifest or the host says otherwise.
 const READY_AUTO_MAX: usize = 8;
+/// This part of an application's memory may instances of one chain hold that have served.
+const LINGERING_SHARE: u64 = 2;
 
 /// When applications are put to rest, unless their manifests say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,6 +361,7 @@ fn make_segment(application: &Application, ready_max: Option<u32>) -> Result<(Se
         functions,
         targets,
         spin_ns: u64::try_from(application.limits.spin.as_nanos()).unwrap_or(0),
+        lingering_bytes_max: usize::try_from(application.limits.memory_bytes / LINGERING_SHARE).unwrap_or(usize::MAX),
     };
     Ok(Segment::create(layout, &catalogue)?)
 }

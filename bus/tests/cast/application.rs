@@ -38,6 +38,7 @@ impl Application {
             functions: vec![function("f", &[G]), function("g", &[])],
             targets: Vec::new(),
             spin_ns,
+            lingering_bytes_max: 1 << 20,
         };
         let (segment, fd) = Segment::create(Layout::new(geometry).unwrap(), &catalogue).unwrap();
         let bus = Bus::attach(fd.as_fd(), event.try_clone().unwrap()).unwrap();

@@ -12,15 +12,13 @@ use sandbar_bus::{
 };
 
 use crate::callee::{CallError, Callee};
+use crate::linger::Lingering;
 use crate::output::Output;
 use crate::process;
 use crate::worker::descriptors;
 
 /// Functions that a call may pass through, by `next` or by calls of one another.
 pub(crate) const HOPS_MAX: u32 = 256;
-/// For so long an instance that has served stays out of the way before its process ends, and each time twice as long, up to the last.
-const ASIDE: Duration = Duration::from_micros(500);
-const ASIDE_LAST: Duration = Duration::from_millis(8);
 /// Bytes of stack that are touched before a call comes.
 const STACK_TOUCHED: usize = 8 << 10;
 
@@ -124,13 +122,14 @@ impl Instance {
         }
         self.report_hop(&served);
         let content_format = content_format.or(self.function.content_format);
+        let hops = served.envelope.hops;
         let envelope = Envelope { content_format, sent_ns: now_ns(), ..served.envelope };
         let Some((first, others)) = self.function.next.split_first() else {
             match properties.encode() {
                 Ok(properties) => self.answer_caller(served.taken, &properties, output, envelope),
                 Err(error) => self.bus.answer_error(served.taken, Verdict::Failed, &error.to_string()),
             }
-            return process::step_back();
+            return self.linger().after_an_answer();
         };
         // Written before the output is handed on, with which its memory may go; sent after, as nobody waits for them.
         let bytes = output.bytes(served.event());
@@ -141,7 +140,7 @@ impl Instance {
         for (next, draft) in asides {
             self.send_aside(draft, next, Envelope { function: next, hops: envelope.hops + 1, ..aside });
         }
-        process::step_back();
+        self.linger().after_a_hop(hops);
     }
 
     /// The handler raised an error.
@@ -162,7 +161,7 @@ impl Instance {
     fn end(&self, served: Served, verdict: Verdict, diagnostic: &str) {
         self.report_hop(&served);
         self.bus.answer_error(served.taken, verdict, diagnostic);
-        process::step_back();
+        self.linger().after_an_answer();
     }
 
     /// The chain ends here: the output is the answer.
@@ -350,22 +349,13 @@ impl Instance {
         unsafe { libc::send(fd, report.as_ptr().cast(), report.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     }
 
-    /// The instance has served: ends the process. What is to be torn down is torn down by its end.
-    ///
-    /// Not at once, unless others wait for its place: the end of a process takes its time, and the kernel lets it, while whoever is to
-    /// pass the answer on, or waits for it, may need this very processor. A lower priority would not do: it counts within a control group
-    /// only, and there it lets dead instances pile up while calls keep coming.
+    fn linger(&self) -> Lingering<'static> {
+        Lingering::new(self.bus, self.slot, self.function_index)
+    }
+
+    /// The instance has served: ends the process, when nobody minds. What is to be torn down is torn down by its end.
     pub fn exit(&self) -> ! {
-        self.bus.slots()[self.slot].finish();
-        let mut pause = ASIDE;
-        while pause <= ASIDE_LAST && self.bus.waiting(self.function_index) == 0 {
-            std::thread::sleep(pause);
-            // A chain that is still on its way is not to meet the ends of its first instances, and the forks of others in their place.
-            if !self.bus.has_room_while_serving() {
-                break;
-            }
-            pause *= 2;
-        }
+        self.linger().last();
         process::exit_now(0)
     }
 }

@@ -26,6 +26,7 @@ mod callee;
 mod context;
 pub mod heap;
 pub mod instance;
+mod linger;
 mod output;
 mod pool;
 pub mod process;

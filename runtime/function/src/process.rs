@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 /// Instances run as this user id plus the number of their slot, in the sandbox's user namespace.
 pub const INSTANCE_UID_BASE: u32 = 2000;
@@ -144,6 +145,25 @@ impl Standing {
 pub fn step_back() {
     // SAFETY: no memory is involved.
     unsafe { libc::syscall(libc::SYS_sched_yield) };
+}
+
+/// Sleeps for so long, less than a second; by the system call itself, as [`step_back`].
+pub fn sleep(time: Duration) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+    // SAFETY: the kernel reads the time, and is not asked for what is left of it.
+    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, std::ptr::null_mut::<libc::timespec>()) };
+}
+
+/// Page faults of this process that needed no disk, so far.
+#[must_use]
+pub fn faults() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel writes what it is given room for; all zeroes are a value, should it not.
+    let usage = unsafe {
+        libc::syscall(libc::SYS_getrusage, libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_minflt).unwrap_or(0)
 }
 
 /// Enters Landlock rules that the supervisor has made, and closes their descriptor.
