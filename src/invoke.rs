@@ -32,8 +32,8 @@ Examples:
   sandbar invoke thermostat '[{\"n\":\"temp\",\"u\":\"Cel\",\"v\":21.5}]' --content-format 110
   sandbar invoke thermostat/average --file readings.json --trace
   sandbar invoke gallery <photo.jpg >thumbnail.jpg
-  sandbar invoke coap://192.0.2.7/thermostat 21.5
-  sandbar invoke coaps://192.0.2.7/thermostat 21.5 --psk-identity porch-sensor --psk-file sensor.toml";
+  sandbar invoke coap://192.0.2.7/thermostat --file readings.json --content-format 110
+  sandbar invoke coaps://192.0.2.7/gallery <photo.jpg >thumbnail.jpg --psk-file camera.toml";
 
 /// Call a function and print its answer
 ///
