@@ -24,6 +24,7 @@
 //! | [`slow`] | slow calls keep no fast one waiting |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
 //! | [`rootfs`] | applications with a root file system of their own |
+//! | [`images`] | applications whose root file system is an image |
 //! | [`serving`] | the host agent's own life |
 //!
 //! They need root; what else is missing is said by the tests that are skipped for it.
@@ -41,6 +42,7 @@ mod coaps;
 mod deployments;
 mod described;
 mod devices;
+mod images;
 mod isolation;
 mod kills;
 mod lies;
