@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Rest(RestArguments),
     List(ListArguments),
     Counts(CountsArguments),
+    #[command(visible_alias = "call")]
     Invoke(InvokeArguments),
     Logs(LogsArguments),
     Bench(BenchArguments),
@@ -164,6 +165,8 @@ mod tests {
             "sandbar invoke a data --file f",
             "sandbar invoke a --timeout 5",
             "sandbar invoke a --content-format 65536",
+            "sandbar invoke http://h/a",
+            "sandbar invoke coap://h/%",
             "sandbar serve --coap nowhere",
             "sandbar serve --coaps 127.0.0.1",
             "sandbar serve --coap-from 10.0.0.1/8",

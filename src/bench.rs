@@ -37,7 +37,9 @@ use self::tally::Tally;
 use self::target::BenchTarget;
 use crate::arguments::HostSocket;
 use crate::failure::Failure;
+use crate::identity::IdentityArguments;
 use crate::output;
+use crate::url::Url;
 
 /// The payload, unless one is given.
 const PAYLOAD_BYTES: usize = 64;
@@ -48,6 +50,7 @@ const EXAMPLES: &str = "\
 Examples:
   sandbar bench thermostat
   sandbar bench coap://127.0.0.1/thermostat --rate 1000 --for 30s
+  sandbar bench coaps://127.0.0.1/thermostat --psk-identity porch-sensor --in-flight 4
   sandbar bench http://127.0.0.1:8000/gallery/thumbnail --in-flight 8 --file photo.jpg --json
   sandbar bench http://127.0.0.1:8000/chain --burst 500
   sandbar bench coap://127.0.0.1/chain --burst 100 --every 2s --times 10 --peers 20";
@@ -76,7 +79,7 @@ pub(crate) struct BenchArguments {
     // Not a comment of documentation, in which brackets are links.
     #[arg(
         value_name = "TARGET",
-        help = "coap://HOST[:PORT]/APP[/FUNCTION], http://HOST[:PORT]/PATH, or APP[/FUNCTION] of this host"
+        help = "coap://HOST[:PORT]/APP[/FUNCTION], coaps://…, http://HOST[:PORT]/PATH, or APP[/FUNCTION] of this host"
     )]
     target: BenchTarget,
     /// Calls per second, whatever becomes of them
@@ -99,7 +102,7 @@ pub(crate) struct BenchArguments {
     times: Option<u32>,
     /// Over how many connections (HTTP) or sockets (CoAP) calls are spread, in turn; as many as calls are under way at once unless given
     ///
-    /// Each carries one call at a time and is to the server one client; calls that are due while all of them are in use wait, and their
+    /// Each carries one call at a time and is to the server one client, over coaps with a session of its own; calls that are due while all of them are in use wait, and their
     /// latency with them. Each is opened by the first call that it carries: --warm-up keeps that out of the figures.
     #[arg(long, visible_alias = "peers", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: Option<u32>,
@@ -141,6 +144,8 @@ pub(crate) struct BenchArguments {
     /// Write the distribution of latencies to this file: quantile, microseconds, calls up to there
     #[arg(long, value_name = "PATH")]
     histogram: Option<PathBuf>,
+    #[command(flatten)]
+    identity: IdentityArguments,
     #[command(flatten)]
     host: HostSocket,
 }
@@ -210,7 +215,7 @@ impl BenchArguments {
     fn check(&self, plan: &Plan) -> Result<(), Failure> {
         let Some(connections) = self.connections else { return Ok(()) };
         if matches!(self.target, BenchTarget::Application(_)) {
-            return Err(Failure::Arguments("--connections is for coap:// and http:// targets".to_owned()));
+            return Err(Failure::Arguments("--connections is for coap://, coaps:// and http:// targets".to_owned()));
         }
         match plan.load {
             Load::Closed { in_flight } if in_flight > connections as usize => Err(Failure::Arguments(format!(
@@ -257,13 +262,16 @@ impl BenchArguments {
     }
 
     fn route(&self, payload: Vec<u8>) -> Result<Route, Failure> {
-        let address = |url: &target::Url| {
+        let over_coaps = matches!(&self.target, BenchTarget::Coap(url) if url.secure);
+        let credentials = self.identity.for_target(over_coaps)?;
+        let address = |url: &Url| {
             url.address().map_err(|source| Failure::Input { what: format!("the address of {}", url.authority), source })
         };
         Ok(match &self.target {
             BenchTarget::Coap(url) => {
-                let request = coap::request(url, &payload, !self.non)?;
-                Route::Coap { to: address(url)?, request: Rc::new(request) }
+                let request = coap::request(&url.url, &payload, !self.non)?;
+                let server = coap::Server { to: address(&url.url)?, credentials };
+                Route::Coap { server: Rc::new(server), request: Rc::new(request) }
             }
             BenchTarget::Http(url) => Route::Http { to: address(url)?, request: http::request(url, &payload).into() },
             BenchTarget::Application(target) => {

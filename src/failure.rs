@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sandbar_proxy::client::{self, SessionError};
 use sandbar_proxy::keys::KeysError;
 use sandbar_proxy::management::{BindError, ClientError};
 use sandbar_runtime::manifest::ManifestError;
@@ -58,7 +59,9 @@ pub(crate) enum Failure {
     #[error("cannot write {}", path.display())]
     Keep { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Coap(#[from] sandbar_proxy::client::ClientError),
+    Coap(#[from] client::ClientError),
+    #[error("the key cannot be used")]
+    Credentials(#[from] SessionError),
     #[error("the demonstration was not as it should be in {0} points, each marked WRONG above")]
     Demonstration(usize),
     #[error("{done} of {calls} calls were done{}", because(most))]
@@ -83,6 +86,7 @@ impl Failure {
             Self::Client(ClientError::Refused { status, .. }) if status.as_u16() == 404 => Exit::NotFound,
             Self::NoSuchIdentity { .. } => Exit::NotFound,
             Self::Call { outcome, .. } => Exit::from(*outcome),
+            Self::Coap(client::ClientError::Session { source, .. }) if says_who_we_are_not(source) => Exit::NotAllowed,
             Self::Nameless { .. } | Self::Arguments(_) => Exit::Usage,
             Self::NotRoot
             | Self::Management(_)
@@ -103,6 +107,7 @@ impl Failure {
             | Self::HostDidNotStop(_)
             | Self::Keep { .. }
             | Self::Coap(_)
+            | Self::Credentials(_)
             | Self::Demonstration(_)
             | Self::Bench { .. }
             | Self::Keys(_)
@@ -114,6 +119,14 @@ impl Failure {
     /// Whether the reader of our output has gone, as `head` does when it has enough.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Whether a server does not believe that we are who we say.
+fn says_who_we_are_not(error: &SessionError) -> bool {
+    match error {
+        SessionError::Refused { .. } | SessionError::UnknownIdentity { .. } | SessionError::Unfinished { .. } => true,
+        SessionError::NothingInCommon | SessionError::Ended | SessionError::Broken(_) => false,
     }
 }
 

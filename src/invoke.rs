@@ -1,10 +1,13 @@
-//! `sandbar invoke`: one call, from the command line.
+//! `sandbar invoke`: one call, from the command line: by the host agent, or over CoAP as a device makes it.
+
+mod coap;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +20,9 @@ use serde::Serialize;
 use crate::arguments::{HostSocket, Target};
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
+use crate::identity::IdentityArguments;
 use crate::output;
+use crate::url::CoapUrl;
 
 /// The most that is read as a payload, in bytes. No host takes as much; it only makes endless input end.
 const INPUT_BYTES_MAX: u64 = 1 << 30;
@@ -26,19 +31,26 @@ const EXAMPLES: &str = "\
 Examples:
   sandbar invoke thermostat '[{\"n\":\"temp\",\"u\":\"Cel\",\"v\":21.5}]' --content-format 110
   sandbar invoke thermostat/average --file readings.json --trace
-  sandbar invoke gallery <photo.jpg >thumbnail.jpg";
+  sandbar invoke gallery <photo.jpg >thumbnail.jpg
+  sandbar invoke coap://192.0.2.7/thermostat --file readings.json --content-format 110
+  sandbar invoke coaps://192.0.2.7/gallery <photo.jpg >thumbnail.jpg --psk-file camera.toml";
 
 /// Call a function and print its answer
 ///
 /// The payload is DATA, else a file's content, else standard input. The answer's bytes go to standard output as they
 /// are (with a line end after them on a terminal); a call that ends in any other way prints its outcome to standard
 /// error.
+///
+/// With an address the call is made over CoAP, to any host, as a device makes it: over coaps:// by an identity of a key file.
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::TABLE))]
 pub(crate) struct InvokeArguments {
-    /// The application, and the function unless it is the application's entry
-    #[arg(value_name = "APP[/FUNCTION]")]
-    target: Target,
+    // Not a comment of documentation, in which brackets are links.
+    #[arg(
+        value_name = "TARGET",
+        help = "APP[/FUNCTION] of this host (its entry unless a function is named), coap://HOST[:PORT]/APP[/FUNCTION], or coaps://…"
+    )]
+    target: InvokeTarget,
     /// The payload
     #[arg(allow_negative_numbers = true)]
     pub(crate) data: Option<OsString>,
@@ -51,9 +63,11 @@ pub(crate) struct InvokeArguments {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) content_format: Option<u16>,
     /// How long to wait, such as 500ms or 2s; the time-outs of the chain apply where they are shorter
+    ///
+    /// Over CoAP, 60s unless given.
     #[arg(long, value_name = "TIME", value_parser = quantity::time)]
     pub(crate) timeout: Option<Duration>,
-    /// Print the call's path to standard error: the process of each hop, and its times
+    /// Print the call's path to standard error: the process of each hop, and its times; not over CoAP
     #[arg(long)]
     trace: bool,
     /// Print the whole answer as a JSON object, with the payload in it
@@ -62,23 +76,57 @@ pub(crate) struct InvokeArguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    identity: IdentityArguments,
+    #[command(flatten)]
     pub(crate) host: HostSocket,
+}
+
+/// What is called, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum InvokeTarget {
+    Application(Target),
+    Coap(CoapUrl),
+}
+
+impl FromStr for InvokeTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(parsed) = CoapUrl::parse(text) {
+            return parsed.map(Self::Coap);
+        }
+        if text.contains("://") {
+            return Err("only coap:// and coaps:// are spoken here; http:// is curl's".to_owned());
+        }
+        text.parse().map(Self::Application).map_err(|why: &str| why.to_owned())
+    }
 }
 
 impl InvokeArguments {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let payload = payload(self.data, self.file.as_deref())?;
-        let request = Request {
-            application: self.target.application,
-            function: self.target.function,
-            payload,
-            content_format: self.content_format,
-            timeout: self.timeout,
-            trace: self.trace,
-            origin: Origin::Known,
-            ..Request::default()
+        let answer = match self.target {
+            InvokeTarget::Coap(_) if self.trace => {
+                return Err(Failure::Arguments("--trace is for applications of this host".to_owned()));
+            }
+            InvokeTarget::Coap(url) => {
+                coap::call(&url, &self.identity, &payload, self.content_format, self.timeout).await?
+            }
+            InvokeTarget::Application(target) => {
+                self.identity.for_target(false)?;
+                let request = Request {
+                    application: target.application,
+                    function: target.function,
+                    payload,
+                    content_format: self.content_format,
+                    timeout: self.timeout,
+                    trace: self.trace,
+                    origin: Origin::Known,
+                    ..Request::default()
+                };
+                self.host.client().call(request).await?
+            }
         };
-        let answer = self.host.client().call(request).await?;
         if self.json {
             output::json(&WholeAnswer::of(&answer))?;
         } else if answer.outcome == Outcome::Done {

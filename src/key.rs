@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output;
+use crate::secure::KEY_FILE;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +32,7 @@ pub(crate) struct KeyArguments {
         global = true,
         value_name = "FILE",
         env = "SANDBAR_PSK_FILE",
-        default_value = "/etc/sandbar/keys.toml"
+        default_value = KEY_FILE
     )]
     psk_file: PathBuf,
 }

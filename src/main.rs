@@ -15,6 +15,7 @@ mod deploy;
 mod doors;
 mod exit;
 mod failure;
+mod identity;
 mod init;
 mod invoke;
 mod key;
@@ -26,6 +27,7 @@ mod remove;
 mod rest;
 mod secure;
 mod serve;
+mod url;
 
 use std::process::ExitCode;
 

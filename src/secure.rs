@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use crate::failure::Failure;
 
 /// The port of coaps (RFC 7252, section 6.2).
-const COAPS_PORT: u16 = 5684;
+pub(crate) const COAPS_PORT: u16 = 5684;
+/// Where keys are, unless it is said.
+pub(crate) const KEY_FILE: &str = "/etc/sandbar/keys.toml";
 
 /// What `sandbar serve` is told of coaps.
 #[derive(Debug, Args)]

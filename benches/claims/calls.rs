@@ -9,6 +9,8 @@ use crate::running::{Running, printed};
 use crate::stage::{Host, Place, Scale, free_port, functions_program};
 
 const LIMITS: &str = "[limits]\nmemory = \"128MiB\"\nprocesses = 128\npayload = \"64KiB\"";
+/// How much later than over HTTP a call over CoAP may be answered, in microseconds.
+const ABOVE_HTTP_US: f64 = 5.0;
 const FRESH_WASM: &str = "a server with a fresh WebAssembly instance";
 
 /// A peer: a fresh WebAssembly instance for each request, and nothing more.
@@ -64,6 +66,8 @@ pub(crate) fn measure(scale: Scale) -> Vec<Claim> {
     };
     let mut claims = vec![
         claim("CoAP, p50", &coap.p50, "over HTTP", &http.p50, Goal::AtMost(1.0)),
+        // What a device waits beyond what a client of HTTP does: the two doors differ by some microseconds, whatever the call.
+        claim("CoAP, p50", &coap.p50, "over HTTP, in the same rounds", &http.p50, Goal::AtMostAbove(ABOVE_HTTP_US)),
         claim("HTTP, p99", &http.p99, "its p50", &http.p50, Goal::AtMost(5.0)),
         claim("CoAP, p99", &coap.p99, "its p50", &coap.p50, Goal::AtMost(5.0)),
     ];

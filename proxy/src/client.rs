@@ -1,4 +1,5 @@
-//! A CoAP client (RFC 7252, 7959): what the demonstration sends its readings and pictures with, and `sandbar bench` its calls.
+//! A CoAP client (RFC 7252, 7959), over coaps too: what the demonstration sends its readings and pictures with, and `sandbar invoke`
+//! and `sandbar bench` their calls.
 //!
 //! ```text
 //!   prepared      a request as messages: its path as options, its payload whole or in parts
@@ -6,33 +7,50 @@
 //!   client        a request and its whole response, in blocks of up to 1,024 bytes where a payload is longer
 //!      │
 //!   exchange      one message until it is answered: retransmission, piggy-backed and separate responses
+//!      │
+//!   channel       a socket, with a session over it for coaps: a handshake before the first request
 //! ```
 //!
 //! One request at a time on one socket; for more at once, more clients. Every request ends by the client's patience.
 //!
-//! It does not repeat what a server refuses with an Echo option, begin a refused upload again in smaller blocks, observe,
-//! or encrypt.
+//! A server that wants to see first that our address is ours (4.01 with an Echo option; RFC 9175, section 2.3) is sent the same
+//! request again, once, with what it gave; and from then on it is given that with each request, as it may ask of any.
+//!
+//! It does not begin a refused upload again in smaller blocks, or observe.
 
 mod block;
+mod channel;
 mod exchange;
 mod prepared;
+mod session;
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coap_lite::error::MessageError;
 use coap_lite::{CoapOption, Packet};
+use sandbar_runtime::Outcome;
 use tokio::time::Instant;
 
 use self::block::{Block, number_of, shortest};
+use self::channel::Channel;
 use self::exchange::Exchanges;
 pub use self::prepared::PreparedRequest;
+pub use self::session::{Credentials, SessionError};
+use crate::outcome::outcome_of;
 
 /// Bytes of a response in blocks; a server that sends on and on is cut off.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// "Go on" with an upload.
 const CONTINUE: (u8, u8) = (2, 31);
+/// With an Echo option: once more, with that.
+const UNAUTHORIZED: (u8, u8) = (4, 1);
+/// The number of the Echo option (RFC 9175), which the codec has no name for, and how many bytes it may have.
+const ECHO: u16 = 252;
+const ECHO_BYTES: std::ops::RangeInclusive<usize> = 1..=40;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +82,15 @@ pub enum ClientError {
         to: SocketAddr,
         /// How long it was waited for.
         after: Duration,
+    },
+    /// There is no session with the server.
+    #[error("no session with {to}")]
+    Session {
+        /// The server.
+        to: SocketAddr,
+        /// Why not.
+        #[source]
+        source: SessionError,
     },
     /// The server rejected the message.
     #[error("{to} does not understand the request")]
@@ -126,6 +153,12 @@ pub struct Response {
 }
 
 impl Response {
+    /// The outcome of a call that it stands for.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        outcome_of(self.code)
+    }
+
     fn new(head: &Packet, payload: Vec<u8>) -> Self {
         let number = |option| head.get_first_option(option).and_then(|value| number_of(value));
         Self {
@@ -144,6 +177,8 @@ pub struct Client {
     exchanges: Exchanges,
     /// How long a request may take with all its blocks and retransmissions.
     patience: Duration,
+    /// What the server last gave us to give back.
+    echo: Option<Vec<u8>>,
 }
 
 impl Client {
@@ -152,7 +187,24 @@ impl Client {
     /// # Errors
     /// When no socket can be had.
     pub async fn connect(to: SocketAddr, patience: Duration) -> Result<Self, ClientError> {
-        Ok(Self { exchanges: Exchanges::open(to).await?, patience })
+        Ok(Self::over(Channel::open(to, None).await?, patience))
+    }
+
+    /// A client of the server that answers coaps at this address. The session is opened by the first request, within its patience,
+    /// and closed when the client is dropped; should the server end it, the next request opens another.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub async fn connect_secure(
+        to: SocketAddr,
+        credentials: Arc<Credentials>,
+        patience: Duration,
+    ) -> Result<Self, ClientError> {
+        Ok(Self::over(Channel::open(to, Some(credentials)).await?, patience))
+    }
+
+    fn over(channel: Channel, patience: Duration) -> Self {
+        Self { exchanges: Exchanges::over(channel), patience, echo: None }
     }
 
     /// Sends a request and waits for the whole response.
@@ -170,10 +222,50 @@ impl Client {
     pub async fn send(&mut self, request: &PreparedRequest) -> Result<Response, ClientError> {
         let until = Instant::now() + self.patience;
         let first = match request.whole() {
-            Some(datagram) => self.exchanges.exchange(datagram, until).await?,
+            Some(_) => self.ask(request, &[], request.payload(), until).await?,
             None => self.upload(request, until).await?,
         };
         self.download(request, first, until).await
+    }
+
+    /// Sends a message of a request and receives its answer; once more if the server asks for an Echo.
+    async fn ask(
+        &mut self,
+        request: &PreparedRequest,
+        options: &[(CoapOption, Vec<u8>)],
+        payload: &[u8],
+        until: Instant,
+    ) -> Result<Packet, ClientError> {
+        let answer = self.ask_once(request, options, payload, until).await?;
+        if self.is_asked(&answer) { self.ask_once(request, options, payload, until).await } else { Ok(answer) }
+    }
+
+    async fn ask_once(
+        &mut self,
+        request: &PreparedRequest,
+        options: &[(CoapOption, Vec<u8>)],
+        payload: &[u8],
+        until: Instant,
+    ) -> Result<Packet, ClientError> {
+        let datagram = match (&self.echo, request.whole()) {
+            // As it was made ready: there is nothing to add.
+            (None, Some(datagram)) if options.is_empty() => Cow::Borrowed(datagram),
+            (echo, _) => {
+                let echo = echo.iter().map(|value| (CoapOption::from(ECHO), value.clone()));
+                let options: Vec<_> = options.iter().cloned().chain(echo).collect();
+                Cow::Owned(request.part(&options, payload)?)
+            }
+        };
+        self.exchanges.exchange(&datagram, until).await
+    }
+
+    /// Keeps the Echo of an answer, and tells whether the request has to be sent again with it. An answer that is none of a
+    /// refusal may have one too, for the next request.
+    fn is_asked(&mut self, answer: &Packet) -> bool {
+        let echo = answer.get_first_option(CoapOption::from(ECHO)).filter(|value| ECHO_BYTES.contains(&value.len()));
+        let Some(echo) = echo else { return false };
+        self.echo = Some(echo.clone());
+        code(answer) == UNAUTHORIZED
     }
 
     /// Messages sent as requests so far: ids are used again after 65,536, though a server may remember each for some minutes.
@@ -197,7 +289,7 @@ impl Client {
                 let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 options.push((CoapOption::Size1, shortest(size)));
             }
-            let response = self.exchanges.exchange(&request.part(&options, piece)?, until).await?;
+            let response = self.ask(request, &options, piece, until).await?;
             // Anything but "go on" is the response; before the last block, a refusal.
             if code(&response) != CONTINUE {
                 return Ok(response);
@@ -227,8 +319,7 @@ impl Client {
         while let Some(last) = block.filter(|block| block.more) {
             let next = Block::at(payload.len(), false, last.exponent).filter(|_| last.end() == payload.len());
             let next = next.filter(|_| payload.len() <= RESPONSE_BYTES_MAX).ok_or(ClientError::Blocks)?;
-            let message = request.part(&[(CoapOption::Block2, next.encode())], &[])?;
-            let mut response = self.exchanges.exchange(&message, until).await?;
+            let mut response = self.ask(request, &[(CoapOption::Block2, next.encode())], &[], until).await?;
             if code(&response) != code(&first) {
                 // The server cannot go on, and says why.
                 let payload = std::mem::take(&mut response.payload);

@@ -9,6 +9,7 @@
 pub mod client;
 pub mod coap;
 mod content_format;
+mod dtls;
 pub mod http;
 pub mod keys;
 pub mod management;

@@ -40,6 +40,20 @@ const fn alike(coap: ResponseType, http: StatusCode, name: &'static str) -> Code
     Codes { coap_read: coap, coap_write: coap, http, name }
 }
 
+/// The outcome that a CoAP response code stands for, where the answer is from a server of any kind.
+pub(crate) fn outcome_of(code: (u8, u8)) -> Outcome {
+    match code {
+        (2, _) => Outcome::Done,
+        (4, 1 | 3) => Outcome::NotAllowed,
+        (4, 4) => Outcome::NotFound,
+        (4, 13) => Outcome::TooLarge,
+        (4, 29) | (5, 3) => Outcome::Overloaded,
+        (4, _) => Outcome::BadRequest,
+        (5, 4) => Outcome::DeadlinePassed,
+        _ => Outcome::Failed,
+    }
+}
+
 /// The HTTP status for a code that a function has given (as RFC 8075, section 7, has them).
 pub(crate) fn status_of(code: Code) -> StatusCode {
     let (class, detail) = (u16::from(code.byte() >> 5), u16::from(code.byte() & 0x1F));
@@ -100,6 +114,21 @@ mod tests {
             assert_eq!(u8::from(MessageClass::Response(row.coap_write)), write);
             assert_eq!(row.http.as_u16(), http);
         }
+    }
+
+    #[test]
+    fn a_code_stands_for_the_outcome_that_has_it() {
+        for (outcome, read, write, _) in ALL {
+            // Created, which a function may say too.
+            let expected = if outcome == Outcome::Accepted { Outcome::Done } else { outcome };
+            for code in [read, write] {
+                assert_eq!(outcome_of((code >> 5, code & 0x1F)), expected);
+            }
+        }
+        assert_eq!(
+            [(4, 1), (4, 29), (4, 22), (5, 8)].map(outcome_of),
+            [Outcome::NotAllowed, Outcome::Overloaded, Outcome::BadRequest, Outcome::Failed]
+        );
     }
 
     #[test]

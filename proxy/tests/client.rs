@@ -288,3 +288,77 @@ async fn a_request_that_is_not_confirmable_is_sent_once_and_what_came_late_is_no
     let (response, ()) = tokio::join!(client.send(&request), part);
     assert_eq!((response.unwrap().payload, client.messages()), (b"ours".to_vec(), 2));
 }
+
+const ECHO: u16 = 252;
+
+fn echo_of(packet: &Packet) -> Option<Vec<u8>> {
+    packet.get_first_option(CoapOption::from(ECHO)).cloned()
+}
+
+#[tokio::test]
+async fn a_request_that_is_challenged_is_sent_again_once_and_later_ones_carry_the_answer() {
+    let (mut peer, mut client) = Peer::with_client(PATIENCE).await;
+    let echo = CoapOption::from(ECHO);
+    let part = async {
+        let first = peer.answer(ResponseType::Unauthorized, &[(echo, b"cookie")], b"").await;
+        let again = peer.answer(ResponseType::Changed, &[], b"done").await;
+        assert_eq!((echo_of(&first), echo_of(&again)), (None, Some(b"cookie".to_vec())));
+        assert_ne!(first.header.message_id, again.header.message_id, "else it would be a repeat of the first");
+        assert_ne!(first.get_token(), again.get_token());
+        assert_eq!((&first.payload, first.header.code), (&again.payload, again.header.code));
+        let others: Vec<_> = again.options().filter(|(number, _)| **number != ECHO).collect();
+        assert_eq!(others, first.options().collect::<Vec<_>>(), "the same request");
+        // What an answer gives is for the next request as well (RFC 9175, 2.3).
+        let later = peer.answer(ResponseType::Changed, &[(echo, b"newer")], b"").await;
+        assert_eq!(echo_of(&later), Some(b"cookie".to_vec()));
+        let latest = peer.answer(ResponseType::Changed, &[], b"").await;
+        assert_eq!(echo_of(&latest), Some(b"newer".to_vec()));
+    };
+    let calls = async {
+        let mut codes = Vec::new();
+        for _ in 0..3 {
+            codes.push(client.request(&POST).await.unwrap().code);
+        }
+        codes
+    };
+    assert_eq!(tokio::join!(calls, part).0, [(2, 4); 3]);
+}
+
+#[tokio::test]
+async fn who_challenges_for_ever_is_asked_twice() {
+    let part = async |mut peer: Peer| {
+        for cookie in [&b"one"[..], b"two"] {
+            peer.answer(ResponseType::Unauthorized, &[(CoapOption::from(ECHO), cookie)], b"no").await;
+        }
+        let mut bytes = [0; 64];
+        let more = tokio::time::timeout(Duration::from_millis(50), peer.socket.recv_from(&mut bytes)).await;
+        assert!(more.is_err(), "a third request");
+    };
+    let response = play(&POST, PATIENCE, part).await.unwrap();
+    assert_eq!((response.code, response.payload), ((4, 1), b"no".to_vec()));
+}
+
+#[tokio::test]
+async fn a_refusal_without_an_echo_or_with_none_that_could_be_given_back_is_the_answer() {
+    for options in [&[][..], &[(CoapOption::from(ECHO), &b""[..])], &[(CoapOption::from(ECHO), &[1; 41])]] {
+        let part = async |mut peer: Peer| {
+            peer.answer(ResponseType::Unauthorized, options, b"who?").await;
+        };
+        assert_eq!(play(&POST, PATIENCE, part).await.unwrap().code, (4, 1));
+    }
+}
+
+/// The server asks in the middle of an upload, as one does that has forgotten the address meanwhile.
+#[tokio::test]
+async fn a_block_that_is_challenged_is_sent_again_and_the_upload_goes_on() {
+    let request = Request { payload: &[7; 2000], ..POST };
+    let part = async |mut peer: Peer| {
+        peer.answer(ResponseType::Continue, &[(CoapOption::Block1, &[0x0E])], b"").await;
+        let second = peer.answer(ResponseType::Unauthorized, &[(CoapOption::from(ECHO), b"cookie")], b"").await;
+        let again = peer.answer(ResponseType::Changed, &[(CoapOption::Block1, &[0x16])], b"all").await;
+        assert_eq!(second.payload, again.payload);
+        assert_eq!(second.get_option(CoapOption::Block1), again.get_option(CoapOption::Block1));
+        assert_eq!(echo_of(&again), Some(b"cookie".to_vec()));
+    };
+    assert_eq!(play(&request, PATIENCE, part).await.unwrap().payload, b"all");
+}

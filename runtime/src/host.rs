@@ -1,10 +1,12 @@
 //! The host agent: owns this host's applications and the bus that joins them.
 //!
-//! It deploys, removes, starts and stops applications, and gives each its range of users; of their calls it knows nothing: the
+//! It starts and stops applications, and gives each its range of users ([`deploy`] is how they come and go); of their calls it knows nothing: the
 //! [host bus](crate::host_bus) makes them.
 
 mod ceiling;
 mod check;
+mod config;
+mod deploy;
 mod error;
 mod roots;
 mod state;
@@ -17,12 +19,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::Flock;
-use sandbar_supervisor::protocol::Renewal;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
-use crate::bundle::{self, BundleLimits};
+use crate::bundle;
 use crate::call::{Answer, Origin, Request};
 use crate::cgroup::{DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus, admits};
@@ -30,10 +30,12 @@ use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{self, Log, LogStream};
 use crate::manifest::{Application, Name};
-use crate::sandbox::{Grounds, HostRest, Specification, USERS_PER_APPLICATION};
+use crate::sandbox::{Grounds, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service};
 pub use ceiling::{Ceiling, CeilingError};
 pub use check::check_archive;
+pub use config::HostConfig;
+pub use deploy::Deployed;
 pub use error::{DeployError, LogsError, RemoveError, RestError, StartError};
 use state::{first_call, host_name, lock, make_private_directory};
 pub use status::ApplicationStatus;
@@ -41,63 +43,6 @@ pub use status::ApplicationStatus;
 /// How long the start waits for applications to be back before others are served without them: as long as many take on a small
 /// machine.
 const RESTORE_MAX: Duration = Duration::from_secs(15);
-
-/// How a host agent is set up. Every limit is a field here.
-#[derive(Clone, Debug)]
-pub struct HostConfig {
-    /// The directory that holds deployed applications, logs and the host's identity. Made if it is missing.
-    pub state: PathBuf,
-    /// The largest payload of a call, in bytes. An application's manifest may ask for less.
-    pub payload_bytes_max: usize,
-    /// Calls under way on the whole host at one time, those that each application is assured of not counted; more are refused
-    /// as overloaded.
-    pub calls_in_flight_max: usize,
-    /// Calls that each application may have under way whatever the others have: no application's flood keeps another out.
-    pub calls_assured: usize,
-    /// The interpreter of Python functions; a bare name is looked for in `PATH`.
-    pub python: PathBuf,
-    /// Applications get ranges of 65,536 users of the host each, from here on.
-    pub first_user: u32,
-    /// Applications that may be deployed at one time.
-    pub applications_max: usize,
-    /// What no application may have more of, whatever its manifest says.
-    pub ceiling: Ceiling,
-    /// How long a call may have to wait for others of its application while more come than are served; more are refused as overloaded.
-    /// `None`: the limits on numbers alone count.
-    pub delay_max: Option<Duration>,
-    /// When applications are put to rest that do not say so themselves.
-    pub rest: HostRest,
-    /// When the workers of functions are renewed.
-    pub renewal: Renewal,
-    /// Directories that applications may name as root file systems, themselves or what is in them. What an application brings
-    /// along needs no leave.
-    pub rootfs_allowed: Vec<PathBuf>,
-    /// Whether the path of every call is written to its application's log.
-    pub trace: bool,
-}
-
-impl HostConfig {
-    /// The usual set-up, with this state directory.
-    #[must_use]
-    pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self {
-            state: state.into(),
-            payload_bytes_max: 16 << 20,
-            calls_in_flight_max: 1024,
-            calls_assured: 16,
-            python: "python3".into(),
-            // Above what user databases and container managers commonly hand out.
-            first_user: 0x7000_0000,
-            applications_max: 4096,
-            ceiling: Ceiling::default(),
-            delay_max: Some(Duration::from_millis(20)),
-            rest: HostRest::default(),
-            renewal: Renewal { calls: 10_000, seconds: 3600 },
-            rootfs_allowed: Vec::new(),
-            trace: false,
-        }
-    }
-}
 
 /// The host agent. A cheap handle: clones share one agent.
 #[derive(Clone, Debug)]
@@ -119,17 +64,6 @@ struct Shared {
     /// Becomes true when the agent is to stop: nothing is deployed any more.
     stopping: watch::Sender<bool>,
     _lock: Flock<File>,
-}
-
-/// What [`HostAgent::deploy`] did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Deployed {
-    /// The application's name.
-    pub application: String,
-    /// Its functions, in the manifest's order.
-    pub functions: Vec<String>,
-    /// Whether an earlier version was replaced.
-    pub replaced: bool,
 }
 
 impl HostAgent {
@@ -263,92 +197,6 @@ impl HostAgent {
             .ok_or(DeployError::Full(config.applications_max))
     }
 
-    /// Deploys the application in a folder or an archive; an earlier version of it serves until the new one is ready, finishes
-    /// its calls, and is gone. Returns when the application answers calls.
-    ///
-    /// # Errors
-    /// Why it is not deployed; nothing has changed then.
-    pub async fn deploy(&self, source: &Path) -> Result<Deployed, DeployError> {
-        let _changing = self.shared.changing.lock().await;
-        let stopping = self.shared.stopping.subscribe();
-        if *stopping.borrow() {
-            return Err(DeployError::Stopping);
-        }
-        let deployed = self.deploy_alone(source, stopping).await;
-        if deployed.is_err() {
-            self.shared.delete_unused_images().await;
-        }
-        deployed
-    }
-
-    /// Deploys while nothing else is deployed or removed.
-    async fn deploy_alone(&self, source: &Path, mut stopping: watch::Receiver<bool>) -> Result<Deployed, DeployError> {
-        let (source, into) = (source.to_owned(), self.shared.applications_directory.clone());
-        let staged = tokio::task::spawn_blocking(move || bundle::stage(&source, &into, &BundleLimits::default()))
-            .await
-            .map_err(|error| DeployError::Bundle(Box::new(error)))??;
-        let application = Arc::new(Application::load(&staged.path())?);
-        let first_user = match self.shared.bus.service(application.name.as_str()) {
-            Some(earlier) => earlier.first_user,
-            None => self.free_users()?,
-        };
-        let mut maker = self.maker(&application, &staged.path(), first_user).await?;
-        let stops = async move {
-            let _stops = stopping.wait_for(|stopping| *stopping).await;
-        };
-        let running = match maker.make(stops).await {
-            Ok(running) => running,
-            Err(error) => {
-                self.forget_log(&maker);
-                return Err(error.into());
-            }
-        };
-        let installed = match staged.install(&application.name) {
-            Ok(installed) => installed,
-            Err(error) => {
-                self.forget_log(&maker);
-                Service::keep(maker, Some(running)).end().await;
-                return Err(error.into());
-            }
-        };
-        maker.set_directory(installed.directory);
-        let replaced = self.shared.bus.put(Arc::new(Service::keep(maker, Some(running))));
-        let deployed = Deployed {
-            application: application.name.as_str().to_owned(),
-            functions: application.functions.iter().map(|function| function.name.as_str().to_owned()).collect(),
-            replaced: replaced.is_some(),
-        };
-        if let Some(replaced) = replaced {
-            self.shared.retiring.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&replaced));
-            tokio::spawn(retire(Arc::clone(&self.shared), replaced, installed.previous));
-        }
-        Ok(deployed)
-    }
-
-    /// Deletes the log of an application that was not deployed, unless an earlier version is.
-    fn forget_log(&self, maker: &Maker) {
-        if self.shared.bus.service(maker.specification.application.name.as_str()).is_none() {
-            maker.log.delete();
-        }
-    }
-
-    /// Removes an application: ends it, with the calls under way, and deletes its files and its log.
-    ///
-    /// # Errors
-    /// When there is none, or its files cannot be deleted.
-    pub async fn remove(&self, application: &str) -> Result<(), RemoveError> {
-        let _changing = self.shared.changing.lock().await;
-        let removed = self.shared.bus.take(application);
-        let removed = removed.ok_or_else(|| RemoveError::NoSuchApplication(application.to_owned()))?;
-        removed.end().await;
-        self.end_retiring(|name| name == application).await;
-        // First the files: an application that comes back, should the agent end in between, has its log.
-        let retired = bundle::retire(&self.shared.applications_directory, &removed.application.name);
-        removed.log.delete();
-        self.shared.delete_unused_images().await;
-        retired.map_err(RemoveError::Files)
-    }
-
     /// Puts an application to rest, now, if nothing is under way there.
     ///
     /// # Errors
@@ -443,17 +291,4 @@ impl HostAgent {
             tracing::error!(error = crate::chain(&error), "the host's control group is left behind");
         }
     }
-}
-
-/// Lets a version that was replaced finish its calls, ends it, and deletes its files.
-async fn retire(shared: Arc<Shared>, replaced: Arc<Service>, files: Option<PathBuf>) {
-    replaced.drain().await;
-    let retiring = |service: &Arc<Service>| !Arc::ptr_eq(service, &replaced);
-    shared.retiring.lock().unwrap_or_else(PoisonError::into_inner).retain(retiring);
-    let discarded = files.map_or(Ok(()), |files| bundle::discard(&files));
-    if let Err(error) = discarded {
-        tracing::warn!(%error, "a replaced version's files are left behind");
-    }
-    let _changing = shared.changing.lock().await;
-    shared.delete_unused_images().await;
 }

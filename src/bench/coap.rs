@@ -2,20 +2,29 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sandbar_proxy::client::{Client, ClientError, Method, PreparedRequest, Request, Response};
+use sandbar_proxy::client::{Client, ClientError, Credentials, Method, PreparedRequest, Request, Response};
 
 use super::tally::End;
-use super::target::Url;
+use crate::url::Url;
 
 /// Messages from one socket: an id is not used again while the server may remember it.
 const SOCKET_MESSAGES_MAX: u32 = 60_000;
 
+/// What is called.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) to: SocketAddr,
+    /// Over coaps, who we are: each lane opens a session.
+    pub(crate) credentials: Option<Arc<Credentials>>,
+}
+
 /// One socket of a load.
 #[derive(Debug)]
 pub(crate) struct CoapLane {
-    to: SocketAddr,
+    server: Rc<Server>,
     request: Rc<PreparedRequest>,
     /// How long a call is waited for.
     timeout: Duration,
@@ -34,8 +43,16 @@ pub(crate) fn request(url: &Url, payload: &[u8], confirmable: bool) -> Result<Pr
 }
 
 impl CoapLane {
-    pub(crate) fn new(to: SocketAddr, request: Rc<PreparedRequest>, timeout: Duration) -> Self {
-        Self { to, request, timeout, client: None }
+    pub(crate) fn new(server: Rc<Server>, request: Rc<PreparedRequest>, timeout: Duration) -> Self {
+        Self { server, request, timeout, client: None }
+    }
+
+    async fn connect(&self) -> Result<Client, ClientError> {
+        let Server { to, credentials } = &*self.server;
+        match credentials {
+            Some(credentials) => Client::connect_secure(*to, Arc::clone(credentials), self.timeout).await,
+            None => Client::connect(*to, self.timeout).await,
+        }
     }
 
     /// Makes one call.
@@ -43,7 +60,7 @@ impl CoapLane {
         let kept = self.client.take().filter(|client| client.messages() < SOCKET_MESSAGES_MAX);
         let mut client = match kept {
             Some(client) => client,
-            None => match Client::connect(self.to, self.timeout).await {
+            None => match self.connect().await {
                 Ok(client) => client,
                 Err(error) => return failed(&error),
             },
@@ -71,6 +88,7 @@ fn failed(error: &ClientError) -> End {
     match error {
         ClientError::NoAnswer { .. } => End::Lost,
         ClientError::Socket { source, .. } => End::of(source),
+        ClientError::Session { source, .. } => End::Error(format!("no session: {source}")),
         ClientError::Reset { .. } => End::Error("reset".to_owned()),
         // One kind, whatever the numbers in it.
         ClientError::TooLong { .. } => End::Error("payload too long for the server's blocks".to_owned()),
@@ -90,7 +108,8 @@ mod tests {
     fn lane(server: &UdpSocket, payload: &[u8], confirmable: bool, timeout: Duration) -> CoapLane {
         let url = Url { authority: String::new(), path: "/a/f%20g?q=%31".to_owned() };
         let request = Rc::new(request(&url, payload, confirmable).unwrap());
-        CoapLane::new(server.local_addr().unwrap(), request, timeout)
+        let server = Server { to: server.local_addr().unwrap(), credentials: None };
+        CoapLane::new(Rc::new(server), request, timeout)
     }
 
     async fn received(server: &UdpSocket) -> (Packet, SocketAddr) {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use self::response::{Incoming, Response};
 use super::tally::End;
-use super::target::Url;
+use crate::url::Url;
 
 const READ_BYTES: usize = 16 << 10;
 

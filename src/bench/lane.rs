@@ -10,7 +10,7 @@ use sandbar_proxy::client::PreparedRequest;
 use sandbar_proxy::management::Client;
 use sandbar_runtime::{Outcome, Request};
 
-use super::coap::CoapLane;
+use super::coap::{CoapLane, Server};
 use super::http::HttpLane;
 use super::tally::End;
 
@@ -26,7 +26,7 @@ pub(crate) enum Lane {
 /// Where calls go to, and with what.
 #[derive(Debug)]
 pub(crate) enum Route {
-    Coap { to: SocketAddr, request: Rc<PreparedRequest> },
+    Coap { server: Rc<Server>, request: Rc<PreparedRequest> },
     Http { to: SocketAddr, request: Rc<[u8]> },
     Application(Rc<(Client, Request)>),
 }
@@ -72,7 +72,9 @@ impl Lanes {
         self.made += 1;
         let timeout = self.timeout;
         match &self.route {
-            Route::Coap { to, request } => Lane::Coap(CoapLane::new(*to, Rc::clone(request), timeout)),
+            Route::Coap { server, request } => {
+                Lane::Coap(CoapLane::new(Rc::clone(server), Rc::clone(request), timeout))
+            }
             Route::Http { to, request } => Lane::Http(HttpLane::new(*to, Rc::clone(request), timeout)),
             Route::Application(call) => Lane::Application(Rc::clone(call), timeout),
         }

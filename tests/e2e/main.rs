@@ -20,8 +20,11 @@
 //! | [`refusals`] | calls and datagrams that are refused |
 //! | [`manifests`] | applications that are refused |
 //! | [`coaps`] | devices with keys, and who may call |
+//! | [`devices`] | `sandbar invoke` and `sandbar bench` as devices, over CoAP and coaps |
+//! | [`slow`] | slow calls keep no fast one waiting |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
 //! | [`rootfs`] | applications with a root file system of their own |
+//! | [`images`] | applications whose root file system is an image |
 //! | [`serving`] | the host agent's own life |
 //!
 //! They need root; what else is missing is said by the tests that are skipped for it.
@@ -38,6 +41,8 @@ mod bench;
 mod coaps;
 mod deployments;
 mod described;
+mod devices;
+mod images;
 mod isolation;
 mod kills;
 mod lies;
@@ -53,6 +58,7 @@ mod renewal;
 mod rest;
 mod rootfs;
 mod serving;
+mod slow;
 mod support;
 mod templates;
 mod wakeups;

@@ -19,6 +19,8 @@ pub(crate) mod process;
 pub(crate) mod program;
 #[path = "support/remains.rs"]
 pub(crate) mod remains;
+#[path = "support/secure.rs"]
+pub(crate) mod secure;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

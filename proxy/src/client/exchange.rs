@@ -9,17 +9,14 @@
 //! One that is not confirmable is sent once, and waited for from then on.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
 use coap_lite::{MessageClass, MessageType, Packet};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::ClientError;
+use super::channel::Channel;
 use super::prepared::TOKEN_BYTES;
 
 /// The shortest wait before the first retransmission (ACK_TIMEOUT); the wait doubles with each.
@@ -27,24 +24,20 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much longer the first wait may be, drawn at random: ACK_TIMEOUT × (ACK_RANDOM_FACTOR - 1).
 const ACK_TIMEOUT_SPREAD_MS: u64 = 1000;
 const RETRANSMISSIONS_MAX: u32 = 4;
-/// No datagram is larger.
-const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// Where a message has its id and its token; where, in its first byte, it says its kind, and which kind is repeated (RFC 7252, section 3).
 const ID_AT: Range<usize> = 2..4;
 const TOKEN_AT: Range<usize> = 4..4 + TOKEN_BYTES;
 const KIND: u8 = 0b0011_0000;
 const CONFIRMABLE: u8 = 0;
 
-/// The requests of one socket, one after the other.
+/// The requests over one channel, one after the other.
 #[derive(Debug)]
 pub(super) struct Exchanges {
-    socket: UdpSocket,
-    to: SocketAddr,
+    channel: Channel,
     /// Counts requests from a random number on. The token is all of it, the message id its lower half: a server that
     /// still remembers an earlier client on this port, or this one 65,536 requests ago, tells them from us by the token.
     serial: u32,
     first: u32,
-    input: Vec<u8>,
     output: Vec<u8>,
 }
 
@@ -56,15 +49,10 @@ enum Heard {
 }
 
 impl Exchanges {
-    pub(super) async fn open(to: SocketAddr) -> Result<Self, ClientError> {
-        let failed = |source| ClientError::Socket { to, source };
-        let any: SocketAddr =
-            if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-        let socket = UdpSocket::bind(any).await.map_err(failed)?;
-        socket.connect(to).await.map_err(failed)?;
+    pub(super) fn over(channel: Channel) -> Self {
         let [a, b, c, d, ..] = random().to_ne_bytes();
         let serial = u32::from_ne_bytes([a, b, c, d]);
-        Ok(Self { socket, to, serial, first: serial, input: vec![0; DATAGRAM_BYTES_MAX], output: Vec::new() })
+        Self { channel, serial, first: serial, output: Vec::new() }
     }
 
     /// Requests sent so far, each counted once.
@@ -80,15 +68,15 @@ impl Exchanges {
         let token = self.serial.to_be_bytes();
         self.output[ID_AT].copy_from_slice(&token[2..]);
         self.output[TOKEN_AT].copy_from_slice(&token);
-        self.forget_the_past();
         let began = Instant::now();
+        self.channel.ready(until).await?;
         if request[0] & KIND != CONFIRMABLE {
-            self.send(&self.output).await?;
+            self.channel.send(&self.output).await?;
             return self.answer(began, until).await;
         }
         let mut pause = ACK_TIMEOUT + Duration::from_millis(random() % ACK_TIMEOUT_SPREAD_MS);
         for _ in 0..=RETRANSMISSIONS_MAX {
-            self.send(&self.output).await?;
+            self.channel.send(&self.output).await?;
             let again = until.min(Instant::now() + pause);
             match timeout_at(again, self.receive()).await {
                 Ok(Ok(Heard::Answer(answer))) => return Ok(answer),
@@ -98,14 +86,7 @@ impl Exchanges {
                 Err(_) => pause *= 2,
             }
         }
-        Err(ClientError::NoAnswer { to: self.to, after: began.elapsed() })
-    }
-
-    /// Makes the socket readable by nothing but what comes from now on: what came before is of earlier requests, and a look for more of it
-    /// would be a system call for each request. When something new comes, all that is there is read.
-    fn forget_the_past(&self) {
-        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        self.socket.try_io(Interest::READABLE, nothing).ok();
+        Err(ClientError::NoAnswer { to: self.channel.to, after: began.elapsed() })
     }
 
     /// Waits for the answer to a request that needs no more sending.
@@ -116,7 +97,7 @@ impl Exchanges {
                 // Of a retransmission that crossed with the first acknowledgement.
                 Ok(Ok(Heard::Acknowledged)) => {}
                 Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(ClientError::NoAnswer { to: self.to, after: began.elapsed() }),
+                Err(_) => return Err(ClientError::NoAnswer { to: self.channel.to, after: began.elapsed() }),
             }
         }
     }
@@ -125,15 +106,13 @@ impl Exchanges {
     async fn receive(&mut self) -> Result<Heard, ClientError> {
         let token = self.serial.to_be_bytes();
         loop {
-            let received = self.socket.recv(&mut self.input).await;
-            let len = received.map_err(|source| ClientError::Socket { to: self.to, source })?;
-            let Ok(packet) = Packet::from_bytes(&self.input[..len]) else { continue };
+            let Ok(packet) = Packet::from_bytes(self.channel.receive().await?) else { continue };
             let id = packet.header.message_id;
             let same_message = id.to_be_bytes() == token[2..];
             let kind = packet.header.get_type();
             match (packet.header.code, kind) {
                 (MessageClass::Empty, MessageType::Reset) if same_message => {
-                    return Err(ClientError::Reset { to: self.to });
+                    return Err(ClientError::Reset { to: self.channel.to });
                 }
                 (MessageClass::Empty, MessageType::Acknowledgement) if same_message => return Ok(Heard::Acknowledged),
                 (MessageClass::Response(_), MessageType::Acknowledgement) if !same_message => {}
@@ -151,18 +130,13 @@ impl Exchanges {
         }
     }
 
-    async fn acknowledge(&self, message_id: u16) -> Result<(), ClientError> {
+    async fn acknowledge(&mut self, message_id: u16) -> Result<(), ClientError> {
         let mut packet = Packet::new();
         packet.header.set_type(MessageType::Acknowledgement);
         packet.header.code = MessageClass::Empty;
         packet.header.message_id = message_id;
         let bytes = packet.to_bytes().map_err(ClientError::Encode)?;
-        self.send(&bytes).await
-    }
-
-    async fn send(&self, bytes: &[u8]) -> Result<(), ClientError> {
-        let sent = self.socket.send(bytes).await;
-        sent.map(drop).map_err(|source| ClientError::Socket { to: self.to, source })
+        self.channel.send(&bytes).await
     }
 }
 

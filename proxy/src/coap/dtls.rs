@@ -40,13 +40,14 @@ use std::time::Instant;
 
 pub use self::config::DtlsConfig;
 
-use self::association::{Association, Broken, Terms, Yield};
+use self::association::{Association, Terms};
 use self::cookie::Cookies;
 use self::handshakes::{Handshake, Handshakes};
 use self::hello::{Alert, Hello};
 use self::sessions::Sessions;
 use super::counters::CoapCounters;
 use super::datagram::{Endpoint, SessionNumber, Transmit};
+use crate::dtls::{Broken, Yield};
 use crate::keys::{Identity, Keys};
 
 /// Sessions and handshakes looked after in one go: the lock is not held for longer. The rest is still due then.
@@ -155,7 +156,7 @@ impl Dtls {
                     handshake.due = self.next_look(&handshake, yielded.due, now);
                     self.handshakes.insert(client, Some(number), handshake);
                 }
-                Ok(_) => self.failed(&client, &Broken("it took too long".to_owned())),
+                Ok(_) => self.failed(&client, &Broken::because("it took too long")),
                 Err(broken) => self.failed(&client, &broken),
             }
         }
@@ -260,7 +261,7 @@ impl Dtls {
             self.counters.records_dropped.add();
             return;
         };
-        let yielded = match handshake.association.receive(&self.terms, datagram, now) {
+        let (yielded, claimed) = match handshake.association.receive(&self.terms, datagram, now) {
             Ok(yielded) => yielded,
             Err(broken) => {
                 self.failed(from, &broken);
@@ -269,9 +270,7 @@ impl Dtls {
                 return;
             }
         };
-        if let Some(claimed) = &yielded.claimed {
-            handshake.claimed = Some(Arc::clone(claimed));
-        }
+        handshake.claimed = claimed.or(handshake.claimed);
         if yielded.connected {
             self.establish(from, handshake, yielded, now, arrival);
             return;
@@ -293,7 +292,7 @@ impl Dtls {
         let keys = self.terms.resolver.keys();
         let identity = handshake.claimed.as_ref().and_then(|claimed| still_good(&keys, claimed));
         let Some(identity) = identity else {
-            self.failed(client, &Broken("its key was taken away meanwhile".to_owned()));
+            self.failed(client, &Broken::because("its key was taken away meanwhile"));
             return;
         };
         if let Some(replaced) = self.sessions.with(client) {
@@ -321,7 +320,7 @@ impl Dtls {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let (client, endpoint) = (session.client, Endpoint { session: Some(number), ..session.client });
         match session.association.receive(&self.terms, datagram, now) {
-            Ok(yielded) => {
+            Ok((yielded, _)) => {
                 if yielded.messages.is_empty() && yielded.datagrams.is_empty() && !yielded.closed {
                     // Forged, repeated or damaged: the library tells no more than that nothing came of it.
                     self.counters.records_dropped.add();
@@ -358,13 +357,13 @@ impl Dtls {
     }
 
     fn break_session(&mut self, number: SessionNumber, broken: &Broken) {
-        tracing::debug!(reason = broken.0, "a session ended");
+        tracing::debug!(reason = %broken, "a session ended");
         self.end(number);
     }
 
     fn failed(&self, client: &Endpoint, broken: &Broken) {
         self.counters.handshakes_failed.add();
-        tracing::debug!(peer = %client.remote, reason = broken.0, "a handshake failed");
+        tracing::debug!(peer = %client.remote, reason = %broken, "a handshake failed");
     }
 
     fn too_old(&self, handshake: &Handshake, now: Instant) -> bool {

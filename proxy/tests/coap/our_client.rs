@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sandbar_proxy::client::{Client, Method, Request};
-use sandbar_proxy::coap::CoapConfig;
+use sandbar_proxy::coap::{CoapConfig, CoapVerify};
 
 use crate::client::Door;
 use crate::echo::{PAYLOAD_BYTES_MAX, pattern};
@@ -77,4 +77,37 @@ async fn silence_ends_in_an_error() {
     let mut client = Client::connect(silent.local_addr().unwrap(), Duration::from_millis(50)).await.unwrap();
     let error = client.request(&post("a", b"")).await.unwrap_err();
     assert!(error.to_string().contains("no answer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_door_that_wants_addresses_shown_is_shown_ours() {
+    let door = Door::open(CoapConfig { verify: CoapVerify::Always, ..CoapConfig::default() });
+    let mut client = connect(&door).await;
+    for len in [0, 64, 5000] {
+        let payload = pattern(len);
+        let response = client.request(&post("test", &payload)).await.unwrap();
+        assert_eq!((response.code, response.payload == payload), ((2, 4), true), "{len} bytes");
+    }
+    let mut another = connect(&door).await;
+    assert_eq!(another.request(&post("test", b"x")).await.unwrap().code, (2, 4));
+    assert_eq!(
+        (door.counters.challenged.get(), door.counters.verified.get()),
+        (1, 1),
+        "the address is known from then on"
+    );
+    door.close().await;
+}
+
+/// The address is forgotten at once: each request has to show it, and each has what the door gave for the first.
+#[tokio::test]
+async fn what_a_door_gave_is_shown_with_every_later_request() {
+    let config = CoapConfig { verify: CoapVerify::Always, verified_lifetime: Duration::ZERO, ..CoapConfig::default() };
+    let door = Door::open(config);
+    let mut client = connect(&door).await;
+    for payload in [pattern(10), pattern(3000), pattern(10)] {
+        assert_eq!(client.request(&post("test", &payload)).await.unwrap().payload, payload);
+    }
+    assert_eq!(door.counters.challenged.get(), 1);
+    assert!(door.counters.verified.get() >= 7, "each block too: {}", door.counters.verified.get());
+    door.close().await;
 }

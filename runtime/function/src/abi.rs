@@ -4,21 +4,19 @@
 //! touches before the handler runs.
 #![allow(unsafe_code, reason = "a C interface")]
 
+pub mod callee;
+pub mod interpreter;
 pub mod said;
 
-use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sandbar_bus::{AnswerProperties, Method};
 
 use self::said::Request;
-use crate::callee::CallError;
-use crate::heap::{allocate_arena, free_arena, trim};
 use crate::instance::{Instance, Served};
 use crate::output::Output;
-use crate::process::Side;
-use crate::template::{self, Wanted};
+use crate::template::Wanted;
 use crate::worker::{Worker, give_up};
 
 #[derive(Default)]
@@ -45,32 +43,12 @@ static PROCESS: Mutex<Process> = Mutex::new(Process {
     rehearsal: false,
 });
 
-thread_local! {
-    /// The reply (or the diagnostic) of this thread's last call, until the next one.
-    static REPLY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 fn process() -> MutexGuard<'static, Process> {
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The event of a rehearsal: long enough that whoever copies it needs memory to do so.
 const REHEARSED_EVENT: &[u8] = &[b' '; 64];
-
-/// The outcome of a call, as C sees it.
-const DONE: i32 = 0;
-
-fn code(error: &CallError) -> i32 {
-    match error {
-        CallError::NoSuchFunction(_) => -1,
-        CallError::TooLarge(_) => -2,
-        CallError::Overloaded => -3,
-        CallError::Loop => -4,
-        CallError::DeadlinePassed => -5,
-        CallError::NotListed(_) => -6,
-        CallError::Ended(verdict, _) => *verdict as i32,
-    }
-}
 
 /// # Safety
 /// `start..start + len` is readable, or `len` is 0.
@@ -91,76 +69,6 @@ unsafe fn string(text: *const c_char) -> String {
 
 fn format(content_format: i32) -> Option<u16> {
     u16::try_from(content_format).ok()
-}
-
-/// Where an interpreter takes the memory for its allocator's arenas from, so that it lies on huge pages: laid out as CPython's
-/// `PyObjectArenaAllocator`. To be handed to it before code is loaded.
-#[repr(C)]
-#[derive(Debug)]
-pub struct ArenaAllocator {
-    own: *mut c_void,
-    allocate: extern "C" fn(*mut c_void, usize) -> *mut c_void,
-    free: extern "C" fn(*mut c_void, *mut c_void, usize),
-}
-
-/// Says where arenas come from.
-///
-/// # Safety
-/// `allocator` is writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbar_arenas(allocator: *mut ArenaAllocator) {
-    let arenas = ArenaAllocator { own: std::ptr::null_mut(), allocate: allocate_arena, free: free_arena };
-    // SAFETY: the caller's word.
-    unsafe { allocator.write(arenas) };
-}
-
-/// In a template, sleeps until a worker is wanted: 1, or 0 when none will be any more.
-#[unsafe(no_mangle)]
-pub extern "C" fn sandbar_template_next() -> i32 {
-    trim();
-    let wanted = template::next();
-    let mut process = process();
-    process.wanted = wanted;
-    i32::from(process.wanted.is_some())
-}
-
-/// Forks the worker that is wanted: 1 in the worker, 0 in the template.
-#[unsafe(no_mangle)]
-pub extern "C" fn sandbar_template_fork() -> i32 {
-    let process = process();
-    let Some(wanted) = process.wanted.as_ref() else { return 0 };
-    if !matches!(wanted.fork(), Ok(Side::Child)) {
-        // Without room for a process: the supervisor sees that there is none.
-        return 0;
-    }
-    if let Err(error) = wanted.become_worker() {
-        give_up(&format_args!("the worker cannot take its own identity: {error}"));
-    }
-    1
-}
-
-/// What the worker that was wanted is to load: the function's name (0), the code (1), the handler (2); its start, and its length in `len`.
-///
-/// # Safety
-/// `len` is writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbar_template_wanted(what: i32, len: *mut usize) -> *const u8 {
-    let process = process();
-    let request = process.wanted.as_ref().map(|wanted| &wanted.request);
-    let part = request.map_or(&[][..], |request| match what {
-        0 => &request.name,
-        1 => &request.code,
-        _ => &request.handler,
-    });
-    // SAFETY: the caller's word.
-    unsafe { *len = part.len() };
-    part.as_ptr()
-}
-
-/// Ends a template.
-#[unsafe(no_mangle)]
-pub extern "C" fn sandbar_template_end() -> ! {
-    template::end()
 }
 
 /// Joins the bus and says that the code is loaded. Does not return when the process was not started by a sandbox.
@@ -321,78 +229,6 @@ pub unsafe extern "C" fn sandbar_fail(start: *const u8, len: usize) {
         // SAFETY: the caller's word.
         instance.fail(served, &String::from_utf8_lossy(unsafe { slice(start, len) }));
     }
-}
-
-/// Calls another function and waits: 0 when done, else why not. The answer, or the diagnostic, is what [`sandbar_reply`] gives.
-///
-/// # Safety
-/// `function` is a C string, `start..start + len` is readable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbar_call(
-    function: *const c_char,
-    start: *const u8,
-    len: usize,
-    content_format: i32,
-) -> i32 {
-    // SAFETY: the caller's word.
-    let function = unsafe { string(function) };
-    // SAFETY: the caller's word.
-    let payload = unsafe { slice(start, len) };
-    in_call(|instance, served| {
-        let (answer, _format) = instance.call(served, &function, payload, format(content_format))?;
-        Ok(answer)
-    })
-}
-
-/// Sends to another function and does not wait: 0, or why it was not sent.
-///
-/// # Safety
-/// `function` is a C string, `start..start + len` is readable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbar_send(
-    function: *const c_char,
-    start: *const u8,
-    len: usize,
-    content_format: i32,
-) -> i32 {
-    // SAFETY: the caller's word.
-    let function = unsafe { string(function) };
-    // SAFETY: the caller's word.
-    let payload = unsafe { slice(start, len) };
-    in_call(|instance, served| {
-        instance.send(served, &function, payload, format(content_format))?;
-        Ok(Vec::new())
-    })
-}
-
-/// What the instance does in the call it serves; the bytes, or the diagnostic, are kept for [`sandbar_reply`].
-fn in_call(act: impl FnOnce(&Instance, &Served) -> Result<Vec<u8>, CallError>) -> i32 {
-    let process = process();
-    let (Some(instance), Some(served)) = (process.instance.as_ref(), process.served.as_ref()) else { return -1 };
-    keep(act(instance, served))
-}
-
-fn keep(result: Result<Vec<u8>, CallError>) -> i32 {
-    let (code, bytes) = match result {
-        Ok(answer) => (DONE, answer),
-        Err(error) => (code(&error), error.to_string().into_bytes()),
-    };
-    REPLY.with(|reply| reply.replace(bytes));
-    code
-}
-
-/// The answer of this thread's last call: its start; its length goes to `len`. Valid until the next call.
-///
-/// # Safety
-/// `len` is writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sandbar_reply(len: *mut usize) -> *const u8 {
-    REPLY.with(|reply| {
-        let reply = reply.borrow();
-        // SAFETY: the caller's word.
-        unsafe { *len = reply.len() };
-        reply.as_ptr()
-    })
 }
 
 /// Writes out what the C library holds back, so that it is neither lost at the end of an instance nor repeated by each.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::group::Group;
+use super::hierarchy::Swept;
 use super::mounts::{Controller, Tree, Version};
-use super::{Cgroup, CgroupError, CgroupLimits, Hierarchy, Member, Swept};
+use super::{Cgroup, CgroupError, CgroupLimits, Hierarchy, Member};
 
 const LIMITS: CgroupLimits = CgroupLimits { memory_bytes: Some(32 << 20), processes: Some(10), cpus: Some(0.5) };
 

@@ -27,7 +27,7 @@ pub(crate) struct Message {
     kind: u8,
     code: u8,
     message_id: u16,
-    token: Vec<u8>,
+    pub(crate) token: Vec<u8>,
     options: Vec<(u16, Vec<u8>)>,
     pub(crate) payload: Vec<u8>,
 }
@@ -153,6 +153,26 @@ impl Client {
         None
     }
 
+    /// Sends a confirmable POST, once, and does not wait; gives its token, by which [`next_answer`](Self::next_answer) is told apart.
+    pub(crate) fn begin(&mut self, path: &str, payload: &[u8]) -> Vec<u8> {
+        self.message_id = self.message_id.wrapping_add(1);
+        self.send(&self.request(POST, path, &[], payload));
+        self.message_id.to_be_bytes().to_vec()
+    }
+
+    /// The next answer to whatever was begun, if one comes within the time.
+    pub(crate) fn next_answer(&self, within: Duration) -> Option<Message> {
+        let until = Instant::now() + within;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            let message = self.receive(left)?;
+            self.acknowledge(&message);
+            if message.code != 0 {
+                return Some(message);
+            }
+        }
+        None
+    }
+
     fn request(&self, method: u8, path: &str, more: &[(u16, &[u8])], payload: &[u8]) -> Vec<u8> {
         let id = self.message_id.to_be_bytes();
         let mut bytes = vec![1 << 6 | CONFIRMABLE << 4 | 2, method, id[0], id[1], id[0], id[1]];
@@ -172,12 +192,16 @@ impl Client {
         bytes
     }
 
-    /// The message, if it is the answer to the request under way. Separate answers are acknowledged, old ones as well.
-    fn answer(&self, message: Message) -> Option<Message> {
+    fn acknowledge(&self, message: &Message) {
         if message.kind == CONFIRMABLE {
             let id = message.message_id.to_be_bytes();
             self.send(&[1 << 6 | ACKNOWLEDGEMENT << 4, 0, id[0], id[1]]);
         }
+    }
+
+    /// The message, if it is the answer to the request under way. Separate answers are acknowledged, old ones as well.
+    fn answer(&self, message: Message) -> Option<Message> {
+        self.acknowledge(&message);
         let current = self.message_id.to_be_bytes();
         let answers = match message.kind {
             CONFIRMABLE | NON_CONFIRMABLE => message.token == current,

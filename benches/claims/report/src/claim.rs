@@ -25,11 +25,13 @@ pub struct Claim {
     pub since_sent: Option<[Rounds; 2]>,
 }
 
-/// What the ratio of ours to theirs should be.
+/// What ours should be beside theirs: of their ratio, unless it is said.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Goal {
     /// So much, or less.
     AtMost(f64),
+    /// Theirs and so much in the claim's unit, or less: where a ratio would ask more of a quick peer than of a slow one.
+    AtMostAbove(f64),
     /// So much, or more.
     AtLeast(f64),
     /// Ours should be zero in every round; there is no ratio.
@@ -53,6 +55,7 @@ impl Goal {
     fn holds(self, ours: f64, theirs: f64) -> Option<bool> {
         match self {
             Self::AtMost(most) => Some(ours / theirs <= most),
+            Self::AtMostAbove(more) => Some(ours - theirs <= more),
             Self::AtLeast(least) => Some(ours / theirs >= least),
             Self::Zero => Some(ours == 0.0),
             Self::None => None,
@@ -64,6 +67,7 @@ impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMost(most) => write!(f, "≤ {most}"),
+            Self::AtMostAbove(more) => write!(f, "≤ theirs + {more}"),
             Self::AtLeast(least) => write!(f, "≥ {least}"),
             Self::Zero => f.write_str("0"),
             Self::None => f.write_str("–"),
@@ -116,7 +120,9 @@ impl Claim {
     pub fn verdict(&self) -> Option<Verdict> {
         let met = match self.goal {
             Goal::Zero => self.ours.iter().all(|ours| ours == 0.0),
-            Goal::AtMost(_) | Goal::AtLeast(_) | Goal::None => self.holds(&self.ours, &self.theirs)?,
+            Goal::AtMost(_) | Goal::AtMostAbove(_) | Goal::AtLeast(_) | Goal::None => {
+                self.holds(&self.ours, &self.theirs)?
+            }
         };
         let holds = |ours, theirs| if self.goal.holds(ours, theirs) == Some(true) { 1.0 } else { 0.0 };
         let each = self.ours.with(&self.theirs, holds);
@@ -211,6 +217,9 @@ mod tests {
         assert_eq!(verdict(&[8.0], &[10.0], Goal::AtLeast(0.8)), "met");
         assert_eq!(verdict(&[7.9], &[10.0], Goal::AtLeast(0.8)), "MISSED");
         assert_eq!(verdict(&[7.9], &[10.0], Goal::None), "");
+        assert_eq!(verdict(&[15.0], &[10.0], Goal::AtMostAbove(5.0)), "met");
+        assert_eq!(verdict(&[15.1], &[10.0], Goal::AtMostAbove(5.0)), "MISSED");
+        assert_eq!(Goal::AtMostAbove(5.0).to_string(), "≤ theirs + 5");
     }
 
     #[test]

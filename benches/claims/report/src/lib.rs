@@ -17,7 +17,7 @@ pub use crate::rounds::{Rounds, median, percentile};
 
 const INTRODUCTION: &str = "\
 Each figure is the median of its rounds, with the least and the greatest in brackets; figures that are compared were taken in turns. A ratio
-is that of the medians, and its brackets hold the ratios of single rounds. Goals are for the ratio.
+is that of the medians, and its brackets hold the ratios of single rounds. Goals are for the ratio, or say what they are for.
 
 Latencies under load count from the time at which a call was due, for us and for peers alike, and goals are judged by them: they hold what
 our work after an answer costs the next call (no coordinated omission). They hold the load generator's own lateness as well, which is the

@@ -1,4 +1,4 @@
-//! One association with a client: the crate's state machine, fed with what the client sent.
+//! One association with a client: the server's end, and how the crate is brought to begin one for a client that we have verified.
 //!
 //! The crate keeps a cookie secret in each of its servers, and would have us make one for whoever sends a first message.
 //! We make one only for a client whose address is verified, by a cookie of our own, and then have to make the crate
@@ -8,21 +8,19 @@
 //! ([`CookieTeller`]). The crate takes this HMAC by another name for all other purposes, so that nothing else is touched.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dimpl::crypto::{HmacProvider, rust_crypto};
-use dimpl::{Config, CryptoError, Dtls, HashAlgorithm, Output, PskResolver};
+use dimpl::{Config, CryptoError, HashAlgorithm, PskResolver};
 
 use super::config::DtlsConfig;
 use super::hello::{self, COOKIE_BYTES, Hello};
+use crate::dtls::{Broken, Machine, Yield};
 use crate::keys::{Identity, Keys};
 
 /// Datagrams kept of a handshake whose parts come out of order. A client's flight has three records.
 const DATAGRAMS_KEPT_MAX: usize = 8;
-/// Room for what the crate puts out; grown when it asks for more.
-const OUTPUT_BYTES: usize = 2048;
 
 thread_local! {
     /// What the crate is told to be the cookie, while it is shown a client's first message.
@@ -111,38 +109,12 @@ impl Terms {
     }
 }
 
-/// The association is of no use any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Broken(pub(super) String);
-
-/// What came out of an association.
-#[derive(Debug, Default)]
-pub(super) struct Yield {
-    /// Datagrams for the client.
-    pub(super) datagrams: Vec<Vec<u8>>,
-    /// What the client said, proven to be its own.
-    pub(super) messages: Vec<Vec<u8>>,
-    /// The handshake is over.
-    pub(super) connected: bool,
-    /// The client has said that it says no more.
-    pub(super) closed: bool,
-    /// The identity that the client claims, if it did so now; it has proven it when it is connected.
-    pub(super) claimed: Option<Arc<Identity>>,
-    /// When the association has to be looked after.
-    pub(super) due: Option<Instant>,
-}
-
 /// One association.
+#[derive(Debug)]
 pub(super) struct Association {
-    dtls: Box<Dtls>,
+    machine: Machine,
     /// What is added to the numbers of its unprotected records, which the crate counts from the first.
     renumber: u64,
-}
-
-impl std::fmt::Debug for Association {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Association").field("dtls", &self.dtls).finish_non_exhaustive()
-    }
 }
 
 impl Association {
@@ -153,58 +125,51 @@ impl Association {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(Self, Yield), Broken> {
-        let cookie = *hello.cookie.first_chunk().ok_or_else(|| Broken("no cookie".to_owned()))?;
+        let cookie = *hello.cookie.first_chunk().ok_or_else(|| Broken::because("no cookie"))?;
         // The crate's own first record went with the request for a cookie, and ours had the number of the message that it
         // answered; what follows goes on from the number of this one.
         let renumber = hello.sequence.saturating_sub(1);
-        let dtls = Box::new(Dtls::new_12_psk(Arc::clone(&terms.config), now));
-        let mut association = Self { dtls, renumber };
+        let mut association = Self { machine: Machine::server(Arc::clone(&terms.config), now), renumber };
         let unlike = cookie.map(|byte| !byte);
-        association.told(unlike, |dtls| {
-            dtls.handle_timeout(now)?;
-            dtls.handle_packet(&hello::numbered_zero(datagram))
-        })?;
+        association.told(unlike, &hello::numbered_zero(datagram), now)?;
         association.drain()?;
-        association.told(cookie, |dtls| dtls.handle_packet(datagram))?;
+        association.told(cookie, datagram, now)?;
         let begun = association.drain()?;
         if begun.datagrams.is_empty() {
-            return Err(Broken("the first message was not taken".to_owned()));
+            return Err(Broken::because("the first message was not taken"));
         }
         Ok((association, begun))
     }
 
-    fn told(
-        &mut self,
-        cookie: [u8; COOKIE_BYTES],
-        show: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>,
-    ) -> Result<(), Broken> {
+    /// Shows the crate a client's first message while it is told what its cookie is.
+    fn told(&mut self, cookie: [u8; COOKIE_BYTES], datagram: &[u8], now: Instant) -> Result<(), Broken> {
         COOKIE.set(Some(cookie));
-        let shown = self.guarded(show);
+        let shown = self.machine.show(datagram, now);
         COOKIE.set(None);
         shown
     }
 
-    /// Takes in a datagram.
-    pub(super) fn receive(&mut self, terms: &Terms, datagram: &[u8], now: Instant) -> Result<Yield, Broken> {
+    /// Takes in a datagram. Gives the identity that the client claims too, if it did so now; it has proven it when it is connected.
+    pub(super) fn receive(
+        &mut self,
+        terms: &Terms,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(Yield, Option<Arc<Identity>>), Broken> {
         terms.resolver.take();
-        self.guarded(|dtls| {
-            dtls.handle_timeout(now)?;
-            dtls.handle_packet(datagram)
-        })?;
+        self.machine.show(datagram, now)?;
         let claimed = terms.resolver.take();
-        Ok(Yield { claimed, ..self.drain()? })
+        Ok((self.drain()?, claimed))
     }
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) -> Result<Yield, Broken> {
-        self.guarded(|dtls| dtls.handle_timeout(now))?;
-        self.drain()
+        self.machine.tick(now).map(|yielded| self.renumbered(yielded))
     }
 
     /// Protects a message of ours: a datagram.
     pub(super) fn seal(&mut self, message: &[u8]) -> Result<Vec<Vec<u8>>, Broken> {
-        self.guarded(|dtls| dtls.send_application_data(message).map(|_| ()))?;
-        Ok(self.drain()?.datagrams)
+        self.machine.seal(message).map(|yielded| self.renumbered(yielded).datagrams)
     }
 
     /// A number for an unprotected record that is this far ahead of the first.
@@ -214,48 +179,17 @@ impl Association {
 
     /// Says that we say no more.
     pub(super) fn close(&mut self) -> Vec<Vec<u8>> {
-        let closed = self.guarded(Dtls::close);
-        closed.and_then(|()| self.drain()).map(|drained| drained.datagrams).unwrap_or_default()
+        self.machine.close().map(|yielded| self.renumbered(yielded).datagrams).unwrap_or_default()
     }
 
-    /// What the crate has to give.
     fn drain(&mut self) -> Result<Yield, Broken> {
-        let renumber = self.renumber;
-        let mut drained = Yield::default();
-        self.guarded(|dtls| {
-            let mut buffer = vec![0; OUTPUT_BYTES];
-            loop {
-                match dtls.poll_output(&mut buffer) {
-                    Output::Packet(datagram) => {
-                        let mut datagram = datagram.to_vec();
-                        if renumber > 0 {
-                            hello::renumber(&mut datagram, renumber);
-                        }
-                        drained.datagrams.push(datagram);
-                    }
-                    Output::ApplicationData(message) => drained.messages.push(message.to_vec()),
-                    Output::BufferTooSmall { needed } => buffer.resize(needed, 0),
-                    Output::Connected => drained.connected = true,
-                    Output::CloseNotify => drained.closed = true,
-                    Output::Timeout(due) => {
-                        drained.due = Some(due);
-                        return Ok(());
-                    }
-                    // Certificates and keys for media, which nobody asked for.
-                    Output::PeerCert(_) | Output::KeyingMaterial(..) | _ => {}
-                }
-            }
-        })?;
-        Ok(drained)
+        self.machine.drain().map(|yielded| self.renumbered(yielded))
     }
 
-    /// Runs the crate. It reads what strangers sent: a mistake in it is to end an association, not the door.
-    fn guarded(&mut self, run: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>) -> Result<(), Broken> {
-        let dtls = &mut self.dtls;
-        match catch_unwind(AssertUnwindSafe(|| run(dtls))) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Broken(error.to_string())),
-            Err(_) => Err(Broken("the DTLS library panicked".to_owned())),
+    fn renumbered(&self, mut yielded: Yield) -> Yield {
+        if self.renumber > 0 {
+            yielded.datagrams.iter_mut().for_each(|datagram| hello::renumber(datagram, self.renumber));
         }
+        yielded
     }
 }
