@@ -20,6 +20,7 @@
 //! | [`refusals`] | calls and datagrams that are refused |
 //! | [`manifests`] | applications that are refused |
 //! | [`coaps`] | devices with keys, and who may call |
+//! | [`discovery`] | what there is to call is found, by clients that nobody here wrote, one host or all of a network asked |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
 //! | [`rootfs`] | applications with a root file system of their own |
 //! | [`serving`] | the host agent's own life |
@@ -38,6 +39,7 @@ mod bench;
 mod coaps;
 mod deployments;
 mod described;
+mod discovery;
 mod isolation;
 mod kills;
 mod lies;
