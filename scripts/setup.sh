@@ -28,6 +28,7 @@ need python3 python3
 if [ "$what" = test ]; then
     command -v coap-client >/dev/null 2>&1 || command -v coap-client-notls >/dev/null 2>&1 ||
         packages="$packages libcoap3-bin"
+    need ip iproute2
     need strace strace
     need curl curl
     need gawk gawk

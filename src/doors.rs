@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sandbar_proxy::coap::{CoapConfig, CoapDoor, DtlsConfig, Security, TransferLimits};
+use sandbar_proxy::coap::{CoapConfig, CoapDoor, Security, TransferLimits};
 use sandbar_proxy::http::{HttpConfig, HttpDoor};
 use sandbar_proxy::management::{self, Door, ManagementSocket, OpenDoor, Protocol};
 use sandbar_runtime::HostAgent;
@@ -13,8 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
-use crate::secure::KeyFile;
+use crate::secure::{self, KeyFile};
 use crate::serve::{LAST_ANSWERS, ServeArguments};
+
+const NO_GROUPS: &str =
+    "no CoAP door is on an interface of --coap-group: open one with --coap 0.0.0.0:5683 or --coap '[::]:5683'";
 
 /// Every open door, management included, each served by a task of its own.
 #[derive(Debug)]
@@ -33,24 +36,34 @@ impl Doors {
     ) -> Result<Self, Failure> {
         let mut doors = Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) };
         let mut open = Vec::new();
+        let mut groups = 0;
         for address in arguments.coap_addresses() {
             let networks = Some(arguments.coap_from.clone()).filter(|networks| !networks.is_empty());
             let config = CoapConfig { networks, ..coap_config(arguments) };
             let door =
                 CoapDoor::bind(address, host.clone(), config).map_err(|source| cannot_open("CoAP", address, source))?;
             open.push(announced(Protocol::Coap, door.local_addr()).counting(door.counters()));
+            for group in door.groups() {
+                tracing::info!(%group, door = %door.local_addr(), "listening to a group");
+                groups += 1;
+            }
             doors.keep(door.serve(doors.stopped()));
+        }
+        if arguments.coap_limits.has_groups() && groups == 0 {
+            return Err(Failure::Arguments(NO_GROUPS.to_owned()));
         }
         if let Some(path) = &arguments.secure.psk_file {
             let file = KeyFile::open(path)?;
             for address in &arguments.secure.coaps {
-                let security = Security { limits: DtlsConfig::default(), keys: file.keys() };
+                let security = Security { limits: arguments.coaps_limits.config(), keys: file.keys() };
                 let door = CoapDoor::bind_secure(*address, host.clone(), coap_config(arguments), security)
                     .map_err(|source| cannot_open("coaps", *address, source))?;
                 open.push(announced(Protocol::Coaps, door.local_addr()).counting(door.counters()));
                 doors.keep(door.serve(doors.stopped()));
             }
             doors.keep(file.keep_up(doors.stopped()));
+        } else {
+            doors.keep(secure::nothing_to_read_again(doors.stopped())?);
         }
         for address in &arguments.http {
             let door = HttpDoor::bind(*address, host.clone(), http_config(arguments))

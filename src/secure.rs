@@ -1,5 +1,6 @@
 //! coaps, as `sandbar serve` is told of it: where, and with whose keys. The keys are read again on SIGHUP.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +82,27 @@ impl KeyFile {
             () = stop => {}
         }
     }
+}
+
+/// Takes SIGHUP where there is no key file, until `stop` completes: a service that is told to reload has nothing to reload, and must not
+/// end. Who serves in a terminal ends with it, as programs do.
+pub(crate) fn nothing_to_read_again(stop: impl Future<Output = ()>) -> Result<impl Future<Output = ()>, Failure> {
+    let in_a_terminal = std::io::stdin().is_terminal();
+    let reload = (!in_a_terminal).then(|| signal(SignalKind::hangup())).transpose().map_err(Failure::System)?;
+    let told = async {
+        if let Some(mut reload) = reload {
+            while reload.recv().await.is_some() {
+                tracing::info!("there is no key file to read again");
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    Ok(async {
+        tokio::select! {
+            () = told => {}
+            () = stop => {}
+        }
+    })
 }
 
 fn told(keys: &Keys, path: &Path) {

@@ -9,6 +9,7 @@
 //! dead one left. A second signal, at any time, ends the process at once.
 
 mod coap;
+mod coaps;
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use self::coap::CoapArguments;
+use self::coaps::CoapsArguments;
 use crate::arguments::HostSocket;
 use crate::doors::Doors;
 use crate::failure::Failure;
@@ -154,6 +156,8 @@ pub(crate) struct ServeArguments {
     trace: bool,
     #[command(flatten)]
     pub(crate) coap_limits: CoapArguments,
+    #[command(flatten)]
+    pub(crate) coaps_limits: CoapsArguments,
     /// What to log: error, warn, info, debug or trace, for all or for parts, such as info,sandbar_proxy=debug
     #[arg(long, value_name = "FILTER", env = "SANDBAR_LOG", value_parser = log_filter, default_value = "info")]
     log: String,
@@ -337,7 +341,7 @@ mod tests {
         let Command::Serve(arguments) = Arguments::parse_from(typed.split(' ')).command else {
             panic!("not serve: {typed}");
         };
-        arguments
+        *arguments
     }
 
     #[test]

@@ -26,9 +26,9 @@
 //! 3. Every call that was begun is answered, even if its task is ended early.
 //! 4. Whether a caller may make a call is decided before its payload is kept and before anything runs (`visitor`).
 //!
-//! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`); it answers no groups and keeps no
+//! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`); it keeps no
 //! observers.
-//! One socket serves all peers; their state is reached through one lock.
+//! One socket serves all peers; their state is reached through one lock. Sockets for groups, where they are asked for, only listen (`group`).
 
 mod block;
 mod blockwise;
@@ -41,9 +41,11 @@ mod dtls;
 mod exchange;
 #[cfg(test)]
 mod fuzz;
+mod group;
 mod layers;
 mod message;
 mod option;
+mod owed;
 mod random;
 mod response;
 mod secure;
@@ -51,30 +53,31 @@ mod verify;
 mod visitor;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
 use futures_util::FutureExt;
-use sandbar_runtime::{Answer, Outcome};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-pub use self::config::{CoapConfig, TransferLimits};
+pub use self::config::{CoapConfig, GroupConfig, TransferLimits};
 pub use self::counters::{CoapCounters, Counter};
 pub use self::datagram::BindError;
 pub use self::dtls::{DtlsConfig, DtlsError};
+pub use self::group::GroupInterface;
 pub use self::secure::Security;
 pub use self::verify::CoapVerify;
 
 use self::blockwise::download::Tagger;
-use self::call::{Work, inquire, respond};
+use self::call::{Work, inquire};
 use self::datagram::{DatagramSocket, Endpoint, ReceiveBuffer, Transmit};
 use self::dtls::Dtls;
-use self::layers::{Layers, Pending, Reaction};
+use self::layers::{Layers, Reaction};
 use self::message::{Received, empty};
+use self::owed::Call;
 use self::secure::Guard;
 use self::visitor::Visitor;
 use crate::service::Service;
@@ -92,6 +95,8 @@ pub struct CoapDoor<S> {
 #[derive(Debug)]
 struct Shared<S> {
     socket: DatagramSocket,
+    /// Those that listen to groups.
+    groups: Vec<DatagramSocket>,
     /// On a secure door, what stands between the socket and the messages.
     guard: Option<Guard>,
     service: S,
@@ -139,6 +144,7 @@ impl<S: Service> CoapDoor<S> {
         security: Option<Security>,
     ) -> Result<Self, BindError> {
         let socket = DatagramSocket::bind(address, config.receive_buffer_bytes)?;
+        let groups = if security.is_none() { group::listen(&config.groups, &socket)? } else { Vec::new() };
         let config = Arc::new(config);
         let counters = Arc::new(CoapCounters::default());
         let guard = security.map(|Security { limits, mut keys }| {
@@ -152,6 +158,7 @@ impl<S: Service> CoapDoor<S> {
         Ok(Self {
             shared: Arc::new(Shared {
                 socket,
+                groups,
                 guard,
                 service,
                 config,
@@ -169,6 +176,11 @@ impl<S: Service> CoapDoor<S> {
         self.shared.socket.local_addr()
     }
 
+    /// The groups it listens to, each as often as there are interfaces where it does.
+    pub fn groups(&self) -> impl Iterator<Item = IpAddr> {
+        self.shared.groups.iter().map(|socket| socket.local_addr().ip())
+    }
+
     /// What the door counts, from now on and while it serves.
     #[must_use]
     pub fn counters(&self) -> Arc<CoapCounters> {
@@ -180,12 +192,18 @@ impl<S: Service> CoapDoor<S> {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let shared = self.shared;
         let mut calls = JoinSet::new();
+        // Dropped, it ends them.
+        let mut by_group = JoinSet::new();
+        for number in 0..shared.groups.len() {
+            by_group.spawn(Arc::clone(&shared).receive_group(number));
+        }
         tokio::select! {
             () = shared.receive(&mut calls) => {}
             () = shared.keep_time() => {}
             () = shared.keep_sessions() => {}
             () = shutdown => {}
         }
+        drop(by_group);
         let drained = async { while calls.join_next().await.is_some() {} };
         let drain = tokio::time::timeout(shared.config.drain, drained);
         tokio::select! {
@@ -208,25 +226,26 @@ impl<S: Service> Shared<S> {
     async fn receive(self: &Arc<Self>, calls: &mut JoinSet<()>) {
         let mut buffer = ReceiveBuffer::new();
         loop {
-            match self.socket.receive(&mut buffer).await {
-                Ok(()) => {
-                    for (from, bytes) in buffer.datagrams() {
-                        self.counters.datagrams.add();
-                        match from {
-                            Some(from) => self.arrived(from, bytes, calls).await,
-                            None => self.counters.unanswerable.add(),
-                        }
-                    }
-                    // A socket that is never empty leaves the others their turn.
-                    tokio::task::consume_budget().await;
-                }
-                Err(error) => {
-                    self.counters.receive_errors.add();
-                    tracing::debug!(%error, "receiving failed");
-                    tokio::time::sleep(RECEIVE_ERROR_PAUSE).await;
+            self.received(&self.socket, &mut buffer).await;
+            for (from, bytes) in buffer.datagrams() {
+                self.counters.datagrams.add();
+                match from {
+                    Some(from) => self.arrived(from, bytes, calls).await,
+                    None => self.counters.unanswerable.add(),
                 }
             }
             while calls.try_join_next().is_some() {}
+        }
+    }
+
+    /// Waits for datagrams. After an error there are none.
+    async fn received(&self, socket: &DatagramSocket, buffer: &mut ReceiveBuffer) {
+        // A socket that is never empty leaves the others their turn.
+        tokio::task::consume_budget().await;
+        if let Err(error) = socket.receive(buffer).await {
+            self.counters.receive_errors.add();
+            tracing::debug!(%error, "receiving failed");
+            tokio::time::sleep(RECEIVE_ERROR_PAUSE).await;
         }
     }
 
@@ -370,45 +389,6 @@ impl<S: Service> Shared<S> {
         if let Err(error) = sent {
             self.counters.send_errors.add();
             tracing::debug!(peer = %transmit.to.remote, %error, "sending failed");
-        }
-    }
-}
-
-/// A call that has been begun, and owes its peer an answer.
-struct Call<S: Service> {
-    shared: Arc<Shared<S>>,
-    /// `None` once it has been answered.
-    pending: Option<Box<Pending>>,
-}
-
-impl<S: Service> Call<S> {
-    fn new(shared: Arc<Shared<S>>, pending: Box<Pending>) -> Self {
-        Self { shared, pending: Some(pending) }
-    }
-
-    /// To its end; gives what is to be sent.
-    async fn run(mut self, work: Work) -> Option<Transmit> {
-        let shared = Arc::clone(&self.shared);
-        let answer = work.run(&shared.service).await;
-        self.answer(answer)
-    }
-
-    /// Ends the call with its answer.
-    fn answer(&mut self, answer: Answer) -> Option<Transmit> {
-        let pending = self.pending.take()?;
-        let shared = &self.shared;
-        let mut response = respond(answer, pending.method, pending.accept, &shared.config);
-        shared.tagger.tag(&mut response, pending.block2);
-        shared.change(|layers, now| layers.answered(*pending, response, now))
-    }
-}
-
-/// A task that ends without an answer, because it panicked or the door closes, still owes one.
-impl<S: Service> Drop for Call<S> {
-    fn drop(&mut self) {
-        let answer = Answer::refused(Outcome::Failed, "the call was given up");
-        if let Some(transmit) = self.answer(answer) {
-            self.shared.try_send(transmit);
         }
     }
 }

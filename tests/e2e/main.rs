@@ -22,6 +22,7 @@
 //! | [`coaps`] | devices with keys, and who may call |
 //! | [`devices`] | `sandbar invoke` and `sandbar bench` as devices, over CoAP and coaps |
 //! | [`slow`] | slow calls keep no fast one waiting |
+//! | [`discovery`] | what there is to call is found, by clients that nobody here wrote, one host or all of a network asked |
 //! | [`deployments`] | an application's life, from `init` to `remove` |
 //! | [`rootfs`] | applications with a root file system of their own |
 //! | [`images`] | applications whose root file system is an image |
@@ -43,6 +44,7 @@ mod deployments;
 mod described;
 mod devices;
 mod images;
+mod discovery;
 mod isolation;
 mod kills;
 mod lies;

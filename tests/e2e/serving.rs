@@ -158,3 +158,13 @@ fn a_flood_of_one_application_closes_no_door_to_another() {
         }
     });
 }
+
+#[test]
+fn a_reload_without_a_key_file_changes_nothing() {
+    let Some(host) = Host::start() else { return };
+    host.agent().signal(Signal::SIGHUP);
+    until("the agent has seen the signal", || {
+        host.agent_log().contains("there is no key file to read again").then_some(())
+    });
+    assert_eq!(host.manage("GET", "/v1/host", b"").status, 200);
+}

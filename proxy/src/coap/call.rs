@@ -125,12 +125,17 @@ impl Work {
     pub(super) async fn run<S: Service>(self, service: &S) -> Answer {
         match self {
             Self::Call(request) => service.call(*request).await,
-            Self::Discover { filters, visitor } => Answer {
-                payload: discovery::links(&service.applications(visitor.origin()), &filters, &visitor).into(),
-                content_format: Some(LINK_FORMAT),
-                ..Answer::refused(Outcome::Done, "")
-            },
+            Self::Discover { filters, visitor } => discover(service, &visitor, &filters),
         }
+    }
+}
+
+/// What there is to call for this visitor, as far as it passes the filters.
+pub(super) fn discover<S: Service>(service: &S, visitor: &Visitor, filters: &[String]) -> Answer {
+    Answer {
+        payload: discovery::links(&service.applications(visitor.origin()), filters, visitor).into(),
+        content_format: Some(LINK_FORMAT),
+        ..Answer::refused(Outcome::Done, "")
     }
 }
 

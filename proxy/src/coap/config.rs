@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sandbar_runtime::manifest::access::IpNet;
 
+use super::group::GroupInterface;
 use super::verify::CoapVerify;
 
 /// Mebibytes in bytes, to keep the defaults readable.
@@ -74,10 +75,35 @@ pub struct CoapConfig {
     /// Answers on their way out, block by block.
     pub downloads: TransferLimits,
 
+    /// Groups that are listened to; a secure door has none.
+    pub groups: GroupConfig,
+
     /// How long a full send buffer may hold a datagram up before it is dropped as if lost on the way.
     pub send_wait: Duration,
     /// How long running calls may take to end once the door is told to stop.
     pub drain: Duration,
+}
+
+/// Which groups a door listens to, and what requests that come by them may take.
+///
+/// At most `pending_max` answers leave in a time of `leisure`, half of it on average: with the defaults 26 a second, and two of them to
+/// one address.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// Where the group of all CoAP hosts is listened to; none: nowhere.
+    pub interfaces: Vec<GroupInterface>,
+    /// The longest wait for an answer; each waits for a random part of it, lest all hosts answer at once (DEFAULT_LEISURE).
+    pub leisure: Duration,
+    /// Requests whose answers wait, of all peers; more are dropped.
+    pub pending_max: usize,
+    /// Requests of one IP address among them, whatever its ports.
+    pub pending_per_address_max: usize,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self { interfaces: Vec::new(), leisure: Duration::from_secs(5), pending_max: 64, pending_per_address_max: 4 }
+    }
 }
 
 /// What block-wise transfers of one direction may take.
@@ -141,6 +167,7 @@ impl Default for CoapConfig {
             confirmations_max: 16_384,
             uploads: TransferLimits::default(),
             downloads: TransferLimits::default(),
+            groups: GroupConfig::default(),
             send_wait: Duration::from_millis(100),
             drain: Duration::from_secs(2),
         }

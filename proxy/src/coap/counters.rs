@@ -47,7 +47,7 @@ counters! {
 pub struct CoapCounters {
     /// Datagrams received.
     pub datagrams: Counter,
-    /// Datagrams that cannot be answered: from port 0, or sent to a group or broadcast address.
+    /// Datagrams that cannot be answered: from port 0, or sent to a broadcast address or a group that is not listened to.
     pub unanswerable: Counter,
     /// Errors of the socket while receiving.
     pub receive_errors: Counter,
@@ -107,5 +107,16 @@ pub struct CoapCounters {
     pub exchanges_expired: Counter,
     /// Block-wise transfers that were abandoned or gave way to others.
     pub transfers_expired: Counter,
+    /// Datagrams that came by a group.
+    pub group_requests: Counter,
+    /// Those among them that nobody is to answer: confirmable ones, all that are not discovery, and such as come from addresses that have
+    /// to be shown.
+    pub group_ignored: Counter,
+    /// Those among them that were dropped for want of room, or because their peer makes more than its rate.
+    pub group_dropped: Counter,
+    /// Those among them for which there was nothing to tell.
+    pub group_unmatched: Counter,
+    /// Answers to what came by a group.
+    pub group_answers: Counter,
 }
 }

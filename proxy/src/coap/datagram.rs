@@ -10,7 +10,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::num::NonZeroU64;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
+
+use super::group::GroupInterface;
 
 /// The largest datagram UDP can carry.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -94,6 +96,22 @@ pub enum BindError {
         /// Why.
         source: super::dtls::DtlsError,
     },
+    /// An interface on which groups were to be listened to is not there.
+    #[error("there is no network interface {interface}")]
+    NoInterface {
+        /// As it was asked for.
+        interface: GroupInterface,
+    },
+    /// A group cannot be listened to.
+    #[error("cannot listen to the group {group} on {interface}")]
+    Group {
+        /// The group's address.
+        group: IpAddr,
+        /// The interface's name.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The bound socket could not be set up.
     #[error("cannot set up the UDP socket on {address}: {step}")]
     SetUp {
@@ -159,6 +177,28 @@ impl DatagramSocket {
         Ok(Self { socket, crowded: Mutex::new(()), address, wildcard })
     }
 
+    /// A socket that listens to a group, bound and set up. Has to be called within a tokio runtime.
+    pub(super) fn listening(socket: socket2::Socket) -> io::Result<Self> {
+        let socket = UdpSocket::from(socket);
+        let address = socket.local_addr()?;
+        Ok(Self { socket: sandbar_runtime::watch(socket.into())?, crowded: Mutex::new(()), address, wildcard: false })
+    }
+
+    /// A peer that has sent to a group, as the address sees it from which it is answered here: that of the route to it.
+    pub(super) fn seen_by(&self, remote: SocketAddr) -> io::Result<Endpoint> {
+        if !self.wildcard {
+            return Ok(Endpoint { remote, local: None, session: None });
+        }
+        // To connect it sends nothing; it has the kernel choose.
+        let route = UdpSocket::bind((self.address.ip(), 0))?;
+        route.connect(remote)?;
+        let local = match route.local_addr()? {
+            SocketAddr::V4(v4) => LocalAddress::V4(*v4.ip()),
+            SocketAddr::V6(v6) => LocalAddress::V6(*v6.ip(), v6.scope_id()),
+        };
+        Ok(Endpoint { remote, local: Some(local), session: None })
+    }
+
     /// The bound address; with the port the kernel chose, if it was asked to.
     pub(super) fn local_addr(&self) -> SocketAddr {
         self.address
@@ -166,6 +206,7 @@ impl DatagramSocket {
 
     /// Waits for datagrams, and takes one or more.
     pub(super) async fn receive(&self, buffer: &mut ReceiveBuffer) -> io::Result<()> {
+        buffer.received.clear();
         loop {
             let mut ready = self.socket.readable().await?;
             match self.receive_now(buffer) {
@@ -183,7 +224,6 @@ impl DatagramSocket {
     }
 
     fn receive_now(&self, buffer: &mut ReceiveBuffer) -> io::Result<()> {
-        buffer.received.clear();
         // The larger of the two control messages; a socket receives one kind.
         let control = self.wildcard.then(|| nix::cmsg_space!(libc::in6_pktinfo));
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_AT_ONCE, control);
@@ -257,6 +297,12 @@ impl DatagramSocket {
             }
         }?;
         Ok(())
+    }
+}
+
+impl AsFd for DatagramSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
     }
 }
 

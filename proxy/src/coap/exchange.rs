@@ -153,6 +153,13 @@ impl Exchanges {
         id
     }
 
+    /// Counts an answer that took some work as a call to its peer's rate. It has to have been remembered.
+    pub(super) fn charge_peer(&mut self, from: &Endpoint, now: Instant) {
+        if let Some(number) = self.peers.number(from) {
+            self.charge(number, now);
+        }
+    }
+
     /// Answers a request for which nothing runs, and remembers the answer. [`Self::vacancy`] has to have said that
     /// it fits.
     pub(super) fn answer_at_once(

@@ -3,6 +3,8 @@
 //! One [`Layers`] is the whole state of a socket. The door locks it for the time of one of these functions, never
 //! while something runs.
 
+mod group;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +19,7 @@ use super::config::CoapConfig;
 use super::counters::CoapCounters;
 use super::datagram::{Endpoint, Transmit};
 use super::exchange::{ExchangeId, Exchanges, Need, NoRoom, Recall};
+use super::group::Groups;
 use super::message::Message;
 use super::option::{self, Unwanted};
 use super::response::{Refusal, Response};
@@ -65,6 +68,7 @@ pub(super) struct Layers {
     verifier: Verifier,
     uploads: Uploads,
     downloads: Downloads,
+    groups: Groups,
     payload_bytes_max: usize,
     transfers_dropped: u64,
 }
@@ -90,6 +94,7 @@ impl Layers {
             exchanges: Exchanges::new(Arc::clone(&config), Arc::clone(&counters), now),
             uploads: Uploads::new(config.uploads.clone(), payload_bytes_max),
             downloads: Downloads::new(config.downloads.clone()),
+            groups: Groups::new(config.groups.clone()),
             config,
             counters,
             payload_bytes_max,
@@ -100,7 +105,7 @@ impl Layers {
     /// Whether nothing is held of anybody.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.exchanges.is_empty() && self.uploads.is_empty() && self.downloads.is_empty()
+        self.exchanges.is_empty() && self.uploads.is_empty() && self.downloads.is_empty() && self.groups.is_empty()
     }
 
     /// Calls running now.
@@ -199,6 +204,10 @@ impl Layers {
     /// Does what is due, and gives what is to be sent.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
         self.exchanges.tick(now, out);
+        while let Some(answer) = self.groups.next_due(now) {
+            self.counters.group_answers.add_many(u64::from(answer.is_some()));
+            out.extend(answer);
+        }
         self.uploads.expire(now);
         self.downloads.expire(now);
         let dropped = self.uploads.dropped() + self.downloads.dropped();
@@ -210,10 +219,9 @@ impl Layers {
 
     /// When [`Self::tick`] has to be called next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.exchanges.next_deadline(), self.uploads.next_deadline(), self.downloads.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let transfers = [self.uploads.next_deadline(), self.downloads.next_deadline()];
+        let deadlines = [self.exchanges.next_deadline(), self.groups.next_deadline()].into_iter().chain(transfers);
+        deadlines.flatten().min()
     }
 
     /// A new request that nothing speaks against: refuses it for want of room, or takes its payload in.

@@ -1,7 +1,7 @@
 //! The cases of the ETSI CoAP plugtests (TD_COAP), by their names, against the door with an echo behind it.
 //!
 //! Functions are not resources: what states a precondition is answered 4.12 (CORE_22, 23). Left out is what has no like here: validation by
-//! ETag (CORE_21), `if` and link descriptions of link descriptions (LINK_05, 09), and observing (OBS). That functions give locations
+//! ETag (CORE_21), and observing (OBS). That functions give locations
 //! (CORE_18, 19) is shown end to end. A network that loses (CORE_15, 16) is in `loss`.
 
 use std::time::Duration;
@@ -196,6 +196,14 @@ async fn td_coap_link_04_filter_by_one_of_several_types() {
 }
 
 #[tokio::test]
+async fn td_coap_link_05_filter_by_interface_description() {
+    // Functions describe no interface, nor a size: such a filter passes nothing, whatever it asks for.
+    for filter in ["if=sandbar.function", "if=*", "sz=*"] {
+        assert_eq!(listed(Some(filter)).await, "", "{filter}");
+    }
+}
+
+#[tokio::test]
 async fn td_coap_link_06_filter_by_prefix() {
     assert!(listed(Some("rt=sandbar.f*")).await.contains("</test/echo>"));
 }
@@ -208,6 +216,36 @@ async fn td_coap_link_07_filter_by_an_attribute_nothing_has() {
 #[tokio::test]
 async fn td_coap_link_08_filter_by_path() {
     assert_eq!(listed(Some("href=/test/echo")).await, "</test/echo>;rt=\"sandbar.function\"");
+}
+
+#[tokio::test]
+async fn td_coap_link_09_link_descriptions_lead_to_link_descriptions() {
+    let described = listed(Some("ct=40")).await;
+    let paths = described.split(',').filter_map(|link| link.strip_prefix('<')?.split_once('>')).map(|(path, _)| path);
+    let (door, mut client) = door().await;
+    let mut found = Vec::new();
+    for path in paths {
+        let answer = client.ask(request(RequestType::Get, path, b"")).await;
+        assert_eq!((code(&answer), uint(&answer, CoapOption::ContentFormat)), ("2.05".into(), Some(40)), "{path}");
+        found.push(text(&answer));
+    }
+    assert_eq!(found, [listed(None).await], "there is one list, and it leads to all there is");
+    door.close().await;
+}
+
+#[tokio::test]
+async fn several_filters_pass_what_each_of_them_passes() {
+    let (door, mut client) = door().await;
+    let core = request(RequestType::Get, "/.well-known/core", b"");
+    for (filters, expected) in [
+        (["rt=sandbar.*", "href=/test/e*"], "</test/echo>;rt=\"sandbar.function\""),
+        (["rt=sandbar.application", "href=/test*"], "</test>;rt=\"sandbar.application\""),
+        (["rt=sandbar.function", "ct=40"], ""),
+    ] {
+        let asked = filters.iter().fold(core.clone(), |packet, filter| with(packet, 15, filter.as_bytes()));
+        assert_eq!(text(&client.ask(asked).await), expected, "{filters:?}");
+    }
+    door.close().await;
 }
 
 /// Gets 2,000 bytes, the first block as asked for or in the door's own size.
