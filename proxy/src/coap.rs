@@ -43,12 +43,14 @@ mod exchange;
 mod fuzz;
 mod layers;
 mod message;
+mod observe;
 mod option;
 mod random;
 mod response;
 mod secure;
 mod verify;
 mod visitor;
+mod watching;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -58,6 +60,7 @@ use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
 use futures_util::FutureExt;
+use sandbar_runtime::outputs::Watcher;
 use sandbar_runtime::{Answer, Outcome};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -70,7 +73,7 @@ pub use self::secure::Security;
 pub use self::verify::CoapVerify;
 
 use self::blockwise::download::Tagger;
-use self::call::{Work, inquire, respond};
+use self::call::{Asked, Work, inquire, respond};
 use self::datagram::{DatagramSocket, Endpoint, ReceiveBuffer, Transmit};
 use self::dtls::Dtls;
 use self::layers::{Layers, Pending, Reaction};
@@ -98,6 +101,8 @@ struct Shared<S> {
     config: Arc<CoapConfig>,
     counters: Arc<CoapCounters>,
     tagger: Tagger,
+    /// What it watches for those who observe.
+    watcher: Arc<Watcher>,
     state: Mutex<State>,
     /// Tells the time keeper that something is due before what it waits for.
     earlier: Notify,
@@ -146,8 +151,14 @@ impl<S: Service> CoapDoor<S> {
             Dtls::new(limits, Arc::clone(&counters), known, Instant::now()).map(|dtls| Guard::new(dtls, keys))
         });
         let guard = guard.transpose().map_err(|source| BindError::Dtls { address, source })?;
-        let layers =
-            Layers::new(Arc::clone(&config), Arc::clone(&counters), service.payload_bytes_max(), Instant::now());
+        let watcher = watching::watcher(&service);
+        let layers = Layers::new(
+            Arc::clone(&config),
+            Arc::clone(&counters),
+            service.payload_bytes_max(),
+            Arc::clone(&watcher),
+            Instant::now(),
+        );
         let state = State { layers, awaited: None };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -157,6 +168,7 @@ impl<S: Service> CoapDoor<S> {
                 config,
                 counters,
                 tagger: Tagger::default(),
+                watcher,
                 state: Mutex::new(state),
                 earlier: Notify::new(),
             }),
@@ -184,6 +196,7 @@ impl<S: Service> CoapDoor<S> {
             () = shared.receive(&mut calls) => {}
             () = shared.keep_time() => {}
             () = shared.keep_sessions() => {}
+            () = shared.keep_observers() => {}
             () = shutdown => {}
         }
         let drained = async { while calls.join_next().await.is_some() {} };
@@ -197,6 +210,7 @@ impl<S: Service> CoapDoor<S> {
             tracing::warn!(calls = left, "calls were still running when the door closed");
         }
         calls.shutdown().await;
+        shared.dismiss_observers();
         for transmit in shared.guard.iter().flat_map(Guard::close_all) {
             shared.sent(&transmit, shared.socket.try_send(&transmit));
         }
@@ -235,6 +249,7 @@ impl<S: Service> Shared<S> {
         match message::read(bytes, self.config.options_max) {
             Received::Request(message) => {
                 let inquiry = inquire(&self.service, &self.config, &message, visitor);
+                let observed = inquiry.as_ref().ok().and_then(|inquiry| inquiry.asked(&message.packet.payload));
                 let reaction = self.change(|layers, now| layers.request(from, message, inquiry, now));
                 match reaction {
                     Reaction::Silence => {}
@@ -244,12 +259,15 @@ impl<S: Service> Shared<S> {
                         self.begin(call, work, calls).await;
                     }
                 }
+                if let Some(Asked::ToObserve(watched)) = observed {
+                    self.confirm(visitor, &watched).await;
+                }
             }
             Received::Acknowledgement(id) => {
-                self.change(|layers, _| layers.confirmed(from, id));
+                self.change(|layers, now| layers.confirmed(from, id, now));
             }
             Received::Reset(id) => {
-                if self.change(|layers, _| layers.confirmed(from, id)) {
+                if self.change(|layers, now| layers.rejected(from, id, now)) {
                     self.counters.rejected.add();
                 }
             }

@@ -35,6 +35,14 @@ pub(crate) struct CoapArguments {
     /// Payloads, and answers, in blocks that are on their way at one time
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "4096")]
     coap_transfers_max: u32,
+    /// Observations of each door (RFC 7641); a request for one more is answered, and not observed
+    ///
+    /// Each keeps its peer remembered, so that this is to be less than --coap-peers-max.
+    #[arg(long, value_name = "NUMBER", default_value = "10000")]
+    coap_observers: u32,
+    /// Observations of one peer
+    #[arg(long, value_name = "NUMBER", default_value = "32")]
+    coap_observers_per_peer: u32,
 }
 
 /// Whose address has to be shown.
@@ -66,6 +74,8 @@ impl CoapArguments {
             calls_in_flight_per_peer_max: self.coap_calls_per_peer as usize,
             rate_per_peer: self.coap_rate_per_peer,
             rate_burst: self.coap_rate_burst,
+            observers_max: self.coap_observers as usize,
+            observers_per_peer_max: self.coap_observers_per_peer as usize,
             uploads: transfers(usual.uploads),
             downloads: transfers(usual.downloads),
             // Each takes some of the memory, which is the limit that counts.
@@ -113,5 +123,7 @@ mod tests {
         assert_eq!(config.verify, CoapVerify::Public);
         assert_eq!(config.exchange_bytes_max, 1 << 30);
         assert_eq!((config.rate_per_peer, config.calls_in_flight_per_peer_max), (5, 7));
+        let config = self::config("serve --coap-observers 0 --coap-observers-per-peer 3");
+        assert_eq!((config.observers_max, config.observers_per_peer_max), (0, 3));
     }
 }

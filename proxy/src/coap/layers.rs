@@ -3,10 +3,13 @@
 //! One [`Layers`] is the whole state of a socket. The door locks it for the time of one of these functions, never
 //! while something runs.
 
+mod observing;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use sandbar_runtime::Method;
+use sandbar_runtime::outputs::Watcher;
 
 use super::block::Block;
 use super::blockwise::Key;
@@ -18,6 +21,7 @@ use super::counters::CoapCounters;
 use super::datagram::{Endpoint, Transmit};
 use super::exchange::{ExchangeId, Exchanges, Need, NoRoom, Recall};
 use super::message::Message;
+use super::observe::Observers;
 use super::option::{self, Unwanted};
 use super::response::{Refusal, Response};
 use super::verify::Verifier;
@@ -65,6 +69,7 @@ pub(super) struct Layers {
     verifier: Verifier,
     uploads: Uploads,
     downloads: Downloads,
+    observers: Observers,
     payload_bytes_max: usize,
     transfers_dropped: u64,
 }
@@ -82,6 +87,7 @@ impl Layers {
         config: Arc<CoapConfig>,
         counters: Arc<CoapCounters>,
         payload_bytes_max: usize,
+        watcher: Arc<Watcher>,
         now: Instant,
     ) -> Self {
         let verifier = Verifier::new(config.verify, config.verified_lifetime, config.verified_max, now);
@@ -90,6 +96,7 @@ impl Layers {
             exchanges: Exchanges::new(Arc::clone(&config), Arc::clone(&counters), now),
             uploads: Uploads::new(config.uploads.clone(), payload_bytes_max),
             downloads: Downloads::new(config.downloads.clone()),
+            observers: Observers::new(Arc::clone(&config), Arc::clone(&counters), watcher, now),
             config,
             counters,
             payload_bytes_max,
@@ -100,7 +107,8 @@ impl Layers {
     /// Whether nothing is held of anybody.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.exchanges.is_empty() && self.uploads.is_empty() && self.downloads.is_empty()
+        let transfers = self.uploads.is_empty() && self.downloads.is_empty();
+        self.exchanges.is_empty() && transfers && self.observers.is_empty()
     }
 
     /// Calls running now.
@@ -108,9 +116,12 @@ impl Layers {
         self.exchanges.calls()
     }
 
-    /// A message of ours has arrived, or is not wanted.
-    pub(super) fn confirmed(&mut self, from: &Endpoint, message_id: u16) -> bool {
-        self.exchanges.confirmed(from, message_id)
+    /// A message of ours has arrived.
+    pub(super) fn confirmed(&mut self, from: &Endpoint, message_id: u16, now: Instant) {
+        if !self.exchanges.confirmed(from, message_id) {
+            let (observers, below) = self.observing();
+            observers.acknowledged(from, message_id, &below, now);
+        }
     }
 
     /// A request has arrived. `inquiry` is what can be said about it without any state.
@@ -191,6 +202,8 @@ impl Layers {
 
     /// A session has ended: nobody will ask for what is kept of it.
     pub(super) fn ended(&mut self, session: &Endpoint) {
+        let (observers, mut below) = self.observing();
+        observers.forget(session, &mut below);
         self.exchanges.forget(session);
         self.uploads.forget(session);
         self.downloads.forget(session);
@@ -199,6 +212,8 @@ impl Layers {
     /// Does what is due, and gives what is to be sent.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
         self.exchanges.tick(now, out);
+        let (observers, below) = self.observing();
+        observers.tick(below, now, out);
         self.uploads.expire(now);
         self.downloads.expire(now);
         let dropped = self.uploads.dropped() + self.downloads.dropped();
@@ -210,10 +225,9 @@ impl Layers {
 
     /// When [`Self::tick`] has to be called next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.exchanges.next_deadline(), self.uploads.next_deadline(), self.downloads.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let transfers = [self.uploads.next_deadline(), self.downloads.next_deadline()];
+        let others = [self.exchanges.next_deadline(), self.observers.next_deadline()];
+        transfers.into_iter().chain(others).flatten().min()
     }
 
     /// A new request that nothing speaks against: refuses it for want of room, or takes its payload in.
@@ -227,6 +241,11 @@ impl Layers {
             let response = self.downloads.go_on(&key, block, now);
             return self.exchanges.answer_once(from, &message, Some(&response)).into();
         }
+        if let Some(asked) = inquiry.asked(&payload) {
+            return self.observe(&arrival, key, asked, &inquiry);
+        }
+        let (observers, mut below) = self.observing();
+        observers.cancel(from, &message.token, &mut below);
         let need = match block1 {
             Some(block) if block.more => Need::Answer,
             Some(block) => Need::Call { payload_bytes: self.uploads.whole_bytes(&key, &block, &payload) },

@@ -26,6 +26,8 @@ pub(super) struct Response {
     pub(super) location: Option<Box<Location>>,
     /// What the peer has to give back to be served.
     pub(super) echo: Option<Box<Cookie>>,
+    /// Numbers the states of what is observed, 24 bits; with it, the peer observes (RFC 7641).
+    pub(super) observe: Option<u32>,
     pub(super) block1: Option<Block>,
     pub(super) block2: Option<Block>,
     /// The largest request payload that is taken, in bytes.
@@ -60,6 +62,7 @@ impl Response {
             etag: None,
             location: None,
             echo: None,
+            observe: None,
             block1: None,
             block2: None,
             size1: None,
@@ -96,6 +99,7 @@ impl Response {
             packet.add_option(CoapOption::from(ECHO), echo.to_vec());
         }
         let numbers = [
+            (CoapOption::Observe, self.observe),
             (CoapOption::ContentFormat, self.content_format.map(u32::from)),
             (CoapOption::MaxAge, self.max_age_s),
             (CoapOption::Size1, self.size1),

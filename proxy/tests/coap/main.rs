@@ -18,5 +18,6 @@ mod exchanges;
 mod loss;
 mod messages;
 mod mutations;
+mod observe;
 mod our_client;
 mod plugtest;
