@@ -161,7 +161,7 @@ impl Layers {
                 }
                 let silent = refusal.silent_if_not_confirmable && !message.confirmable;
                 let unwanted = option::unwanted(&message.packet);
-                let response = Some(&refusal.response).filter(|response| !unwanted.covers(response));
+                let response = Some(&*refusal.response).filter(|response| !unwanted.covers(response));
                 if silent {
                     return Reaction::Silence;
                 }

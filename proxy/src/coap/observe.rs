@@ -45,7 +45,7 @@ use super::config::CoapConfig;
 use super::counters::CoapCounters;
 use super::datagram::Transmit;
 use super::exchange::Exchanges;
-use super::response::Response;
+use super::response::{Response, Sequence};
 
 /// Subscribers looked at in one go.
 const TURNS_AT_ONCE: usize = 256;
@@ -180,7 +180,7 @@ impl Observers {
         }
         observation.version = topic.version;
         observation.sequence = self.clock.after(observation.sequence, now);
-        let response = Response { observe: Some(observation.sequence), ..state };
+        let response = Response { observe: Some(Sequence::new(observation.sequence)), ..state };
         let id = below.exchanges.draw_message_id(number)?;
         observation.sent(id);
         let kind = if confirmable { MessageType::Confirmable } else { MessageType::NonConfirmable };
@@ -244,8 +244,7 @@ impl Clock {
 }
 
 fn numbers(time: std::time::Duration) -> u64 {
-    // Truncated: of a number, 24 bits are looked at.
-    (time.as_micros() * NUMBERS_PER_SECOND / 1_000_000) as u64
+    u64::try_from(time.as_micros() * NUMBERS_PER_SECOND / 1_000_000).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

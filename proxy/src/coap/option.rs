@@ -180,7 +180,7 @@ fn understood<'a>(number: u16, values: impl ExactSizeIterator<Item = &'a [u8]>) 
 /// 4.02, naming the number; silence if the request was not confirmable.
 fn bad_option(number: u16) -> Refusal {
     let text = format!("option {number} is not understood");
-    Refusal { response: Response::error(ResponseType::BadOption, text), silent_if_not_confirmable: true }
+    Refusal { response: Response::error(ResponseType::BadOption, text).into(), silent_if_not_confirmable: true }
 }
 
 /// The first value of an option, if its length is right. Of a repeated elective option the rest is ignored; of a

@@ -46,7 +46,8 @@ impl Peer {
     pub(super) fn forget(&mut self, message_id: u16) {
         self.exchanges.remove(&message_id);
         let (left, places) = (self.exchanges.len(), self.exchanges.capacity());
-        if places >= PLACES_SHRUNK_MIN && left < places / 8 {
+        // Of one that observes, nothing else may be remembered for days.
+        if (places >= PLACES_SHRUNK_MIN && left < places / 8) || (left == 0 && self.pinned) {
             self.exchanges.shrink_to(left * 2);
         }
     }

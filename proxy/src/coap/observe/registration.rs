@@ -12,7 +12,7 @@ use crate::coap::block::Block;
 use crate::coap::blockwise::Key;
 use crate::coap::datagram::Endpoint;
 use crate::coap::message::Token;
-use crate::coap::response::Response;
+use crate::coap::response::{Response, Sequence};
 use crate::coap::visitor::Visitor;
 
 /// The longest key of a request that is kept for an observation's later blocks, in bytes: names of an application and a function, and more.
@@ -81,7 +81,7 @@ impl Observers {
         let observation = &mut subscriber.observations[at];
         observation.version = self.topics.version(observation.topic);
         observation.sequence = self.clock.after(observation.sequence, now);
-        let observe = Some(observation.sequence);
+        let observe = Some(Sequence::new(observation.sequence));
         self.plan(number, now);
         Response { observe, ..state }
     }
