@@ -26,8 +26,8 @@
 //! 3. Every call that was begun is answered, even if its task is ended early.
 //! 4. Whether a caller may make a call is decided before its payload is kept and before anything runs (`visitor`).
 //!
-//! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`); it answers no groups and keeps no
-//! observers.
+//! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`); it answers no groups.
+//! Who observes a function is kept beside the exchanges (`observe`), and told of what `watching` hears from the host.
 //! One socket serves all peers; their state is reached through one lock.
 
 mod block;

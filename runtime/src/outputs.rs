@@ -16,7 +16,7 @@
 //!
 //! Invariants:
 //! 1. While nothing is watched, an output costs one load. A watched one is not copied: it shares its bytes with the answer.
-//! 2. A watcher holds one output for each function it watches at most, and [`WAITING_BYTES_MAX`] in all: a slow door misses those between,
+//! 2. A watcher holds one output for each function it watches at most, and 64 MiB in all: a slow door misses those between,
 //!    never the newest, and holds nobody up.
 
 use std::collections::HashMap;
