@@ -55,6 +55,7 @@ soak:
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --lib fuzz -- --nocapture
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap abuse
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test observers_memory -- --nocapture
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \

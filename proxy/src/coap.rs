@@ -26,8 +26,8 @@
 //! 3. Every call that was begun is answered, even if its task is ended early.
 //! 4. Whether a caller may make a call is decided before its payload is kept and before anything runs (`visitor`).
 //!
-//! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`); it keeps no
-//! observers.
+//! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`).
+//! Who observes a function is kept beside the exchanges (`observe`), and told of what `watching` hears from the host.
 //! One socket serves all peers; their state is reached through one lock. Sockets for groups, where they are asked for, only listen (`group`).
 
 mod block;
@@ -44,6 +44,7 @@ mod fuzz;
 mod group;
 mod layers;
 mod message;
+mod observe;
 mod option;
 mod owed;
 mod random;
@@ -51,6 +52,7 @@ mod response;
 mod secure;
 mod verify;
 mod visitor;
+mod watching;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -60,6 +62,7 @@ use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
 use futures_util::FutureExt;
+use sandbar_runtime::outputs::Watcher;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -72,7 +75,7 @@ pub use self::secure::Security;
 pub use self::verify::CoapVerify;
 
 use self::blockwise::download::Tagger;
-use self::call::{Work, inquire};
+use self::call::{Asked, Work, inquire};
 use self::datagram::{DatagramSocket, Endpoint, ReceiveBuffer, Transmit};
 use self::dtls::Dtls;
 use self::layers::{Layers, Reaction};
@@ -103,6 +106,8 @@ struct Shared<S> {
     config: Arc<CoapConfig>,
     counters: Arc<CoapCounters>,
     tagger: Tagger,
+    /// What it watches for those who observe.
+    watcher: Arc<Watcher>,
     state: Mutex<State>,
     /// Tells the time keeper that something is due before what it waits for.
     earlier: Notify,
@@ -152,8 +157,14 @@ impl<S: Service> CoapDoor<S> {
             Dtls::new(limits, Arc::clone(&counters), known, Instant::now()).map(|dtls| Guard::new(dtls, keys))
         });
         let guard = guard.transpose().map_err(|source| BindError::Dtls { address, source })?;
-        let layers =
-            Layers::new(Arc::clone(&config), Arc::clone(&counters), service.payload_bytes_max(), Instant::now());
+        let watcher = watching::watcher(&service);
+        let layers = Layers::new(
+            Arc::clone(&config),
+            Arc::clone(&counters),
+            service.payload_bytes_max(),
+            Arc::clone(&watcher),
+            Instant::now(),
+        );
         let state = State { layers, awaited: None };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -164,6 +175,7 @@ impl<S: Service> CoapDoor<S> {
                 config,
                 counters,
                 tagger: Tagger::default(),
+                watcher,
                 state: Mutex::new(state),
                 earlier: Notify::new(),
             }),
@@ -201,6 +213,7 @@ impl<S: Service> CoapDoor<S> {
             () = shared.receive(&mut calls) => {}
             () = shared.keep_time() => {}
             () = shared.keep_sessions() => {}
+            () = shared.keep_observers() => {}
             () = shutdown => {}
         }
         drop(by_group);
@@ -215,6 +228,7 @@ impl<S: Service> CoapDoor<S> {
             tracing::warn!(calls = left, "calls were still running when the door closed");
         }
         calls.shutdown().await;
+        shared.dismiss_observers();
         for transmit in shared.guard.iter().flat_map(Guard::close_all) {
             shared.sent(&transmit, shared.socket.try_send(&transmit));
         }
@@ -254,6 +268,7 @@ impl<S: Service> Shared<S> {
         match message::read(bytes, self.config.options_max) {
             Received::Request(message) => {
                 let inquiry = inquire(&self.service, &self.config, &message, visitor);
+                let observed = inquiry.as_ref().ok().and_then(|inquiry| inquiry.asked(&message.packet.payload));
                 let reaction = self.change(|layers, now| layers.request(from, message, inquiry, now));
                 match reaction {
                     Reaction::Silence => {}
@@ -263,12 +278,15 @@ impl<S: Service> Shared<S> {
                         self.begin(call, work, calls).await;
                     }
                 }
+                if let Some(Asked::ToObserve(watched)) = observed {
+                    self.confirm(visitor, &watched).await;
+                }
             }
             Received::Acknowledgement(id) => {
-                self.change(|layers, _| layers.confirmed(from, id));
+                self.change(|layers, now| layers.confirmed(from, id, now));
             }
             Received::Reset(id) => {
-                if self.change(|layers, _| layers.confirmed(from, id)) {
+                if self.change(|layers, now| layers.rejected(from, id, now)) {
                     self.counters.rejected.add();
                 }
             }

@@ -4,7 +4,9 @@
 //! without a host behind it.
 
 use std::future::Future;
+use std::sync::Arc;
 
+use sandbar_runtime::outputs::Outputs;
 use sandbar_runtime::{Answer, HostAgent, Origin, Request};
 
 /// An application as discovery shows it.
@@ -32,6 +34,9 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// The largest payload any call may carry, in bytes.
     fn payload_bytes_max(&self) -> usize;
 
+    /// What functions give out, for whoever watches.
+    fn outputs(&self) -> Arc<Outputs>;
+
     /// The applications that may be called from there, and their functions, for discovery.
     fn applications(&self, origin: Origin) -> Vec<ServedApplication>;
 }
@@ -47,6 +52,10 @@ impl Service for HostAgent {
 
     fn payload_bytes_max(&self) -> usize {
         Self::payload_bytes_max(self)
+    }
+
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::clone(Self::outputs(self))
     }
 
     fn applications(&self, origin: Origin) -> Vec<ServedApplication> {

@@ -30,6 +30,7 @@ use crate::image::{ImageLimits, Images};
 use crate::inside::Inside;
 use crate::log::{self, Log, LogStream};
 use crate::manifest::{Application, Name};
+use crate::outputs::Outputs;
 use crate::sandbox::{Grounds, Specification, USERS_PER_APPLICATION};
 use crate::service::{Maker, Service};
 pub use ceiling::{Ceiling, CeilingError};
@@ -264,6 +265,12 @@ impl HostAgent {
             return Err(LogsError::NoSuchFunction { application, function, known });
         }
         service.log.read(function, follow).map_err(LogsError::Files)
+    }
+
+    /// What functions give out, for whoever watches.
+    #[must_use]
+    pub fn outputs(&self) -> &Arc<Outputs> {
+        &self.shared.bus.outputs
     }
 
     /// Ends replaced versions of these applications at once, with the calls they still have.

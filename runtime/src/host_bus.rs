@@ -29,6 +29,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::call::{Answer, Call, CallId, Origin, Outcome, Request};
 use crate::host::HostConfig;
 use crate::manifest::{Application, Name};
+use crate::outputs::Outputs;
 use crate::service::Service;
 use admission::{Admission, Share};
 
@@ -41,6 +42,8 @@ pub const CALL_DEPTH_MAX: u32 = 16;
 pub struct HostBus {
     directory: RwLock<HashMap<String, Entry>>,
     admission: Admission,
+    /// What functions give out, for whoever watches.
+    pub(crate) outputs: Arc<Outputs>,
     next_call: AtomicU64,
     /// The largest payload of any call, in bytes.
     payload_bytes_max: usize,
@@ -85,6 +88,7 @@ impl HostBus {
         Self {
             directory: RwLock::default(),
             admission: Admission::new(config.calls_assured, config.calls_in_flight_max),
+            outputs: Arc::default(),
             next_call: AtomicU64::new(first_call),
             payload_bytes_max: config.payload_bytes_max,
             trace: config.trace,
@@ -160,18 +164,23 @@ impl HostBus {
 
     /// Enters a service, and returns the one that was entered under its name before.
     pub(crate) fn put(&self, service: Arc<Service>) -> Option<Arc<Service>> {
-        let mut directory = self.directory_to_change();
-        if let Some(entry) = directory.get_mut(service.application.name.as_str()) {
-            return Some(std::mem::replace(&mut entry.service, service));
-        }
         let name = service.application.name.as_str().to_owned();
+        let mut directory = self.directory_to_change();
+        if let Some(entry) = directory.get_mut(&name) {
+            let before = std::mem::replace(&mut entry.service, service);
+            drop(directory);
+            self.outputs.replaced(&name);
+            return Some(before);
+        }
         directory.insert(name, Entry { service, share: Arc::default() });
         None
     }
 
     /// Takes an application's service out of the directory.
     pub(crate) fn take(&self, application: &str) -> Option<Arc<Service>> {
-        self.directory_to_change().remove(application).map(|entry| entry.service)
+        let taken = self.directory_to_change().remove(application).map(|entry| entry.service);
+        self.outputs.replaced(application);
+        taken
     }
 
     /// Takes all services out of the directory.

@@ -11,6 +11,7 @@ mod inside;
 mod log;
 pub mod manifest;
 mod memory;
+pub mod outputs;
 mod python;
 mod rootfs;
 mod running;

@@ -4,6 +4,7 @@
 //! names a call in the table of that very sandbox.
 
 mod deadlines;
+mod given;
 mod hops;
 mod outward;
 mod overload;
@@ -26,6 +27,7 @@ use crate::call::{Answer, Call, CallId, Outcome, Request};
 use crate::host_bus::HostBus;
 use crate::log::Log;
 use crate::manifest::Application;
+use crate::outputs::Outputs;
 use crate::sandbox::Sandbox;
 use table::{Calls, Pending};
 
@@ -52,6 +54,8 @@ pub(crate) struct Running {
     delay_max: Option<Duration>,
     /// Where calls to other applications go.
     bus: Weak<HostBus>,
+    /// Where it is told what functions give out.
+    outputs: Arc<Outputs>,
     /// Calls to other applications that may still begin.
     outward: Arc<Semaphore>,
     /// Told when the segment was found to make no sense.
@@ -94,6 +98,7 @@ impl Running {
             log,
             calls: Mutex::new(Some(Calls::default())),
             delay_max,
+            outputs: bus.upgrade().map(|bus| Arc::clone(&bus.outputs)).unwrap_or_default(),
             bus,
             outward,
             answered,
@@ -292,7 +297,7 @@ impl Running {
     fn hand_to_caller(&self, verdict: Verdict, received: Received) {
         match received.envelope.reply_to {
             Address::Caller => self.complete(verdict, received),
-            Address::Log | Address::Instance { .. } => self.note_end(&received.envelope, verdict, &received.payload),
+            Address::Log | Address::Instance { .. } => self.end_unheard(verdict, received),
         }
     }
 
@@ -307,7 +312,7 @@ impl Running {
             calls.silence.heard_late(envelope.call);
             drop(table);
             // The caller was told by the clock that its deadline passed, or has hung up; why, only the log still hears.
-            return self.note_end(&envelope, verdict, &payload);
+            return self.end_unheard(verdict, Received { envelope, properties, payload });
         };
         calls.silence.heard_in_time(pending.function);
         let now = now_ns();
@@ -319,7 +324,9 @@ impl Running {
         let answer = if verdict == Verdict::Done {
             let payload = Bytes::from(payload);
             let (content_format, properties) = (envelope.content_format, AnswerProperties::decode(&properties));
-            Answer { payload, content_format, properties, hops, ..Answer::refused(Outcome::Done, "") }
+            let answer = Answer { payload, content_format, properties, hops, ..Answer::refused(Outcome::Done, "") };
+            self.tell_given([pending.function, envelope.function], || given::output_of(&answer));
+            answer
         } else {
             let (outcome, diagnostic) = self.outcome(envelope.function, verdict, &payload);
             let name = self.function_name(envelope.function);
@@ -331,14 +338,16 @@ impl Running {
     }
 
     /// A message that nobody waits for has come to its end.
-    fn note_end(&self, envelope: &Envelope, verdict: Verdict, payload: &[u8]) {
+    fn end_unheard(&self, verdict: Verdict, received: Received) {
+        let Received { envelope, properties, payload } = received;
         self.is_active(now_ns());
         let name = self.function_name(envelope.function);
         let call = CallId(envelope.call);
         if verdict == Verdict::Done {
             self.log.add(name, &format!("call {call}: done, {} bytes that nobody waits for", payload.len()));
+            self.tell_given([envelope.function; 2], || given::output(payload, envelope.content_format, &properties));
         } else {
-            let (outcome, diagnostic) = self.outcome(envelope.function, verdict, payload);
+            let (outcome, diagnostic) = self.outcome(envelope.function, verdict, &payload);
             self.log.add(name, &format!("call {call}: {outcome}: {diagnostic}"));
         }
     }

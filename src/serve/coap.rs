@@ -84,6 +84,14 @@ pub(crate) struct CoapArguments {
     /// What the socket holds that has not been looked at yet; datagrams beyond it are lost
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "4MiB")]
     coap_receive_buffer: usize,
+    /// Observations of each door (RFC 7641); a request for one more is answered, and not observed
+    ///
+    /// Each keeps its peer remembered, so that this is to be less than --coap-peers-max.
+    #[arg(long, value_name = "NUMBER", default_value = "10000")]
+    coap_observers: u32,
+    /// Observations of one peer
+    #[arg(long, value_name = "NUMBER", default_value = "32")]
+    coap_observers_per_peer: u32,
 }
 
 /// Whose address has to be shown.
@@ -132,6 +140,8 @@ impl CoapArguments {
             rate_burst: self.coap_rate_burst,
             confirmations_max: self.coap_unacknowledged_max as usize,
             payload_bytes_in_flight_max: self.coap_payload_memory,
+            observers_max: self.coap_observers as usize,
+            observers_per_peer_max: self.coap_observers_per_peer as usize,
             uploads: transfers(usual.uploads),
             downloads: transfers(usual.downloads),
             groups: GroupConfig {
@@ -260,5 +270,11 @@ mod tests {
             let told = refused(&format!("serve {typed}"));
             assert!(told.contains(why), "{typed}: {told}");
         }
+    }
+
+    #[test]
+    fn limits_of_observing_reach_the_door() {
+        let config = config("serve --coap-observers 0 --coap-observers-per-peer 3");
+        assert_eq!((config.observers_max, config.observers_per_peer_max), (0, 3));
     }
 }

@@ -43,7 +43,7 @@ fn a_device_calls_what_its_key_was_granted_and_sees_nothing_else() {
         };
         let (links, fewer) = (seen("all", &all), seen("some of it", &some));
         assert!(links.contains("</echo>") && links.contains("</other/one>"), "{links}");
-        assert_eq!(fewer, "</.well-known/core>;ct=40,</echo/two>;rt=\"sandbar.function\"");
+        assert_eq!(fewer, "</.well-known/core>;ct=40,</echo/two>;rt=\"sandbar.function\";obs");
     }
     assert_eq!(secure.count("forbidden") % 4, 0);
     assert_eq!(secure.count("handshakes_failed"), 0);

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`readings`] | a device's readings are answered over CoAP and HTTP |
 //! | [`pictures`] | large payloads pass block by block |
+//! | [`observing`] | displays that observe a function are told of what it gives out |
 //! | [`paths`] | a call's path is told; each call has processes of its own |
 //! | [`isolation`] | what a function can see and touch |
 //! | [`wakeups`] | what one hop costs in system calls |
@@ -43,8 +44,8 @@ mod coaps;
 mod deployments;
 mod described;
 mod devices;
-mod images;
 mod discovery;
+mod images;
 mod isolation;
 mod kills;
 mod lies;
@@ -52,6 +53,7 @@ mod limits;
 mod load;
 mod manifests;
 mod misbehaviour;
+mod observing;
 mod paths;
 mod pictures;
 mod readings;

@@ -4,11 +4,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use coap_lite::{CoapRequest, MessageClass, Packet, ResponseType};
 use nix::sys::socket::{setsockopt, sockopt};
 use sandbar_proxy::coap::{CoapConfig, CoapDoor};
 use sandbar_proxy::{ServedApplication, Service};
+use sandbar_runtime::outputs::Outputs;
 use sandbar_runtime::{Answer, Origin, Outcome, Request};
 
 /// What is measured.
@@ -130,6 +132,10 @@ impl Service for Echo {
 
     fn payload_bytes_max(&self) -> usize {
         1 << 20
+    }
+
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::default()
     }
 
     fn applications(&self, _: Origin) -> Vec<ServedApplication> {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coap_lite::{MessageClass, ResponseType};
+use sandbar_runtime::outputs::Watched;
 use sandbar_runtime::{Answer, Code, Method, Outcome, Request, RequestProperties};
 
 use super::config::CoapConfig;
 use super::discovery;
 use super::message::Message;
-use super::option::{self, RequestOptions};
+use super::option::{self, Observe, RequestOptions, Unwanted};
 use super::response::{Refusal, Response};
 use super::visitor::Visitor;
 use crate::content_format::LINK_FORMAT;
@@ -36,6 +37,15 @@ pub(super) enum Target {
     Discovery { filters: Vec<String> },
 }
 
+/// What is asked for of a function's outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To be told of each.
+    ToObserve(Watched),
+    /// To be told no more.
+    NoMore(Watched),
+}
+
 /// What is to be done for a request whose payload is complete.
 #[derive(Debug)]
 pub(super) enum Work {
@@ -59,13 +69,7 @@ pub(super) fn inquire<S: Service>(
         .ok_or_else(|| Response::error(ResponseType::MethodNotAllowed, "this method does nothing here"))?;
     match &target {
         Target::Function { application, function, .. } => {
-            let function = function.as_deref();
-            // Before it is looked for: who may not call it is not told whether it is there.
-            let found = if visitor.may_call(application, function) {
-                service.find(visitor.origin(), application, function)
-            } else {
-                Err(Box::new(Answer::refused(Outcome::NotAllowed, "your key was not granted this call")))
-            };
+            let found = allowed(service, visitor, application, function.as_deref());
             found.map_err(|answer| respond(*answer, method, options.accept, config))?;
         }
         Target::Discovery { .. } => {
@@ -79,6 +83,21 @@ pub(super) fn inquire<S: Service>(
         return Err(Response::error(ResponseType::PreconditionFailed, text).into());
     }
     Ok(Inquiry { target, options, method, visitor: visitor.clone() })
+}
+
+/// Whether somebody may call, or observe, a function that is there.
+pub(super) fn allowed<S: Service>(
+    service: &S,
+    visitor: &Visitor,
+    application: &str,
+    function: Option<&str>,
+) -> Result<(), Box<Answer>> {
+    // Before it is looked for: who may not call it is not told whether it is there.
+    if visitor.may_call(application, function) {
+        service.find(visitor.origin(), application, function)
+    } else {
+        Err(Box::new(Answer::refused(Outcome::NotAllowed, "your key was not granted this call")))
+    }
 }
 
 fn resolve(options: &RequestOptions) -> Option<Target> {
@@ -97,6 +116,22 @@ fn resolve(options: &RequestOptions) -> Option<Target> {
 }
 
 impl Inquiry {
+    /// Whether this is about observing, and no call. Observed is what a function gives out, so only the function itself is: a request with more
+    /// of a path, a query or a payload asks for an answer of its own, and is a call whose Observe option is ignored (RFC 7641, section 4.1).
+    /// So is one that does not want to hear the answers.
+    pub(super) fn asked(&self, payload: &[u8]) -> Option<Asked> {
+        let observe = self.options.observe?;
+        let Target::Function { application, function, rest } = &self.target else { return None };
+        let reads = matches!(self.method, Method::Get | Method::Fetch);
+        let plain = rest.is_empty() && self.options.query.is_empty() && payload.is_empty();
+        let heard = self.options.unwanted == Unwanted::default() && self.options.block1.is_none();
+        let watched = Watched { application: application.clone(), function: function.clone() };
+        (reads && plain && heard).then_some(match observe {
+            Observe::Register => Asked::ToObserve(watched),
+            Observe::Deregister => Asked::NoMore(watched),
+        })
+    }
+
     /// What is to be done once the payload is there.
     pub(super) fn work(self, payload: Bytes) -> Work {
         match self.target {

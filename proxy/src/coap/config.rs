@@ -77,6 +77,20 @@ pub struct CoapConfig {
 
     /// Groups that are listened to; a secure door has none.
     pub groups: GroupConfig,
+    /// Observations of all peers (RFC 7641). A request for one more is answered, and not observed.
+    pub observers_max: usize,
+    /// Observations of one peer.
+    pub observers_per_peer_max: usize,
+    /// Newest outputs of functions that are observed, of all in bytes. One for which there is no room is told to nobody.
+    pub observed_bytes_max: usize,
+    /// Every so many notifications to a peer, one has to be acknowledged.
+    pub observe_confirm_every: u32,
+    /// A peer that has not been heard of for this long has to acknowledge the next.
+    pub observe_confirm_after: Duration,
+    /// A peer that has not been heard of for this long is sent the state again, to be acknowledged (RFC 7641, section 4.5: a day at most).
+    pub observe_idle_max: Duration,
+    /// The least time between two notifications to a peer, where a round trip is shorter.
+    pub observe_interval_min: Duration,
 
     /// How long a full send buffer may hold a datagram up before it is dropped as if lost on the way.
     pub send_wait: Duration,
@@ -168,6 +182,13 @@ impl Default for CoapConfig {
             uploads: TransferLimits::default(),
             downloads: TransferLimits::default(),
             groups: GroupConfig::default(),
+            observers_max: 10_000,
+            observers_per_peer_max: 32,
+            observed_bytes_max: 64 * MIB,
+            observe_confirm_every: 16,
+            observe_confirm_after: Duration::from_secs(300),
+            observe_idle_max: Duration::from_secs(24 * 3600),
+            observe_interval_min: Duration::from_millis(10),
             send_wait: Duration::from_millis(100),
             drain: Duration::from_secs(2),
         }

@@ -118,5 +118,29 @@ pub struct CoapCounters {
     pub group_unmatched: Counter,
     /// Answers to what came by a group.
     pub group_answers: Counter,
+    /// Observations begun. Less those ended, in the five ways below, this is how many there are.
+    pub observers_registered: Counter,
+    /// Observations asked for again, with the same token.
+    pub observers_renewed: Counter,
+    /// Observations not begun for want of room: the request was answered without.
+    pub observers_refused: Counter,
+    /// Observations ended because their peer asked for that, or used their token for something else.
+    pub observers_cancelled: Counter,
+    /// Observations ended because their peer rejected a notification.
+    pub observers_rejected: Counter,
+    /// Observations ended because their peer did not acknowledge a notification.
+    pub observers_unreachable: Counter,
+    /// Observations ended with their session.
+    pub observers_gone: Counter,
+    /// Observations ended with an error: no such function any more, not allowed any more, another format, or the door closes.
+    pub observers_ended: Counter,
+    /// Notifications sent; those that were sent again in a newer state included.
+    pub notifications: Counter,
+    /// Notifications among them that have to be acknowledged.
+    pub notifications_confirmable: Counter,
+    /// Outputs that an observer was not sent, as newer ones came before it could be.
+    pub notifications_superseded: Counter,
+    /// Outputs that were told to no observer, for want of room.
+    pub outputs_too_large: Counter,
 }
 }

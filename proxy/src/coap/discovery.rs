@@ -14,12 +14,16 @@ const APPLICATION: &str = "sandbar.application";
 /// Resource type of one of its functions.
 const FUNCTION: &str = "sandbar.function";
 
+/// Says that what a link leads to can be observed (RFC 7641, section 6).
+const OBSERVABLE: &str = ";obs";
+
 /// What may stand in a path segment as it is.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One link: where, and what kind of resource is there.
 struct Link {
     href: String,
+    /// A function's, which is observable; `None`: the list itself, which is not.
     resource_type: Option<&'static str>,
     content_format: Option<u16>,
 }
@@ -81,6 +85,7 @@ impl Link {
             into.push_str(";rt=\"");
             into.push_str(resource_type);
             into.push('"');
+            into.push_str(OBSERVABLE);
         }
         if let Some(number) = self.content_format {
             into.push_str(";ct=");
@@ -123,15 +128,15 @@ mod tests {
     fn everything_is_listed_without_a_filter() {
         assert_eq!(
             listed(&[]),
-            "</.well-known/core>;ct=40,</thermostat>;rt=\"sandbar.application\",\
-             </thermostat/ingest>;rt=\"sandbar.function\",</thermostat/alarm>;rt=\"sandbar.function\",\
-             </odd%20name>;rt=\"sandbar.application\""
+            "</.well-known/core>;ct=40,</thermostat>;rt=\"sandbar.application\";obs,\
+             </thermostat/ingest>;rt=\"sandbar.function\";obs,</thermostat/alarm>;rt=\"sandbar.function\";obs,\
+             </odd%20name>;rt=\"sandbar.application\";obs"
         );
     }
 
     #[test]
     fn filters_select_by_whole_value_or_prefix() {
-        let alarm = "</thermostat/alarm>;rt=\"sandbar.function\"";
+        let alarm = "</thermostat/alarm>;rt=\"sandbar.function\";obs";
         assert_eq!(listed(&["href=/thermostat/alarm"]), alarm);
         assert_eq!(listed(&["href=/thermostat/a*", "rt=sandbar*"]), alarm);
         assert_eq!(listed(&["rt=sandbar.function"]).matches(',').count(), 1);

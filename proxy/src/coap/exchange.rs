@@ -21,6 +21,7 @@
 
 mod ended;
 mod peer;
+mod pinned;
 mod room;
 mod separate;
 mod timing;
@@ -277,10 +278,7 @@ impl Exchanges {
     }
 
     fn insert(&mut self, from: &Endpoint, message: &Message, state: State, now: Instant) -> ExchangeId {
-        let number = self.peers.number(from).unwrap_or_else(|| {
-            self.bytes += PEER_BYTES;
-            self.peers.insert(*from, self.random.message_id())
-        });
+        let number = self.number_of(from);
         self.serial = self.serial.wrapping_add(1);
         let id = ExchangeId { peer: number, message_id: message.id, serial: self.serial };
         let exchange = Exchange { serial: id.serial, token: message.token, confirmable: message.confirmable, state };

@@ -13,13 +13,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType, ResponseType};
-use sandbar_runtime::{Answer, Origin, Outcome, Request};
+use sandbar_runtime::outputs::{Output, Outputs, Watched};
+use sandbar_runtime::{Answer, AnswerProperties, Origin, Outcome, Request};
 
+use super::blockwise::download::Tagger;
 use super::call::inquire;
 use super::config::{CoapConfig, TransferLimits};
+use super::counters::CoapCounters;
 use super::datagram::{Endpoint, Transmit};
 use super::layers::{Layers, Pending, Reaction};
 use super::message::{Received, Token, read};
+use super::observe::Representation;
 use super::response::Response;
 use super::verify::CoapVerify;
 use super::visitor::Visitor;
@@ -50,6 +54,10 @@ impl Service for One {
         PAYLOAD_BYTES_MAX
     }
 
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::default()
+    }
+
     fn applications(&self, _: Origin) -> Vec<ServedApplication> {
         Vec::new()
     }
@@ -61,6 +69,9 @@ struct Run {
     config: Arc<CoapConfig>,
     now: Instant,
     pending: Vec<Pending>,
+    tagger: Tagger,
+    /// Messages of ours that a peer may answer: to whom, and their ids.
+    ours: Vec<(u16, u16)>,
     /// By peer and message id: the token that came last, and when its request ran.
     ran: HashMap<(u16, u16), (Token, Option<Instant>)>,
 }
@@ -87,6 +98,10 @@ fn tight(verify: CoapVerify) -> CoapConfig {
         exchanges_per_peer_max: 12,
         exchange_bytes_max: 24 * 1024,
         confirmations_max: 4,
+        observers_max: 2,
+        observers_per_peer_max: 2,
+        observed_bytes_max: 8000,
+        observe_confirm_every: 3,
         uploads: transfers.clone(),
         downloads: transfers,
         ..CoapConfig::default()
@@ -94,10 +109,21 @@ fn tight(verify: CoapVerify) -> CoapConfig {
 }
 
 impl Run {
-    fn new(verify: CoapVerify) -> Self {
+    fn new(verify: CoapVerify, counters: &Arc<CoapCounters>) -> Self {
         let (config, now) = (Arc::new(tight(verify)), Instant::now());
-        let layers = Layers::new(Arc::clone(&config), Arc::default(), PAYLOAD_BYTES_MAX, now);
-        Self { layers, config, now, pending: Vec::new(), ran: HashMap::new() }
+        let layers = {
+            let watcher = Arc::new(Arc::<Outputs>::default().watcher());
+            Layers::new(Arc::clone(&config), Arc::clone(counters), PAYLOAD_BYTES_MAX, watcher, now)
+        };
+        Self {
+            layers,
+            config,
+            now,
+            pending: Vec::new(),
+            tagger: Tagger::default(),
+            ours: Vec::new(),
+            ran: HashMap::new(),
+        }
     }
 
     fn datagram(&mut self, port: u16, bytes: &[u8]) {
@@ -121,8 +147,9 @@ impl Run {
                     }
                 }
             }
-            Received::Acknowledgement(id) | Received::Reset(id) => {
-                self.layers.confirmed(&from, id);
+            Received::Acknowledgement(id) => self.layers.confirmed(&from, id, self.now),
+            Received::Reset(id) => {
+                self.layers.rejected(&from, id, self.now);
             }
             Received::Ping(_) | Received::Malformed(..) | Received::Ignored(_) => {}
         }
@@ -133,6 +160,11 @@ impl Run {
         let mut out = Vec::new();
         self.layers.tick(self.now, &mut out);
         out.iter().for_each(look_at);
+        let answerable = |transmit: &&Transmit| transmit.bytes[0] >> 4 & 0b11 < 2;
+        let ids = |sent: &Transmit| (sent.to.remote.port(), u16::from_be_bytes([sent.bytes[2], sent.bytes[3]]));
+        self.ours.extend(out.iter().filter(answerable).map(ids));
+        let due = self.layers.next_deadline();
+        assert!(due.is_none_or(|due| due > self.now), "there is always something to do");
     }
 
     fn end_call(&mut self, which: usize, payload_bytes: usize) {
@@ -145,11 +177,34 @@ impl Run {
         self.layers.answered(pending, response, self.now).iter().for_each(look_at);
     }
 
+    /// A function gives something out.
+    fn publish(&mut self, function: Option<&str>, payload_bytes: usize, content_format: Option<u16>) {
+        let watched = Watched { application: "a".to_owned(), function: function.map(str::to_owned) };
+        let payload = Bytes::from(vec![7; payload_bytes]);
+        let output = Output { payload, content_format, properties: AnswerProperties::default() };
+        self.layers.published(&watched, Representation::new(output, &self.tagger), 1);
+    }
+
+    /// The application is replaced by one without some functions, or the door closes.
+    fn reconsider(&mut self, gone: Option<&str>) {
+        let gone = gone.map(str::to_owned);
+        let refusal = || Response::error(ResponseType::NotFound, "gone");
+        let judge = |_: &Visitor, watched: &Watched| {
+            if watched.function == gone { Err(refusal()) } else { Ok(()) }
+        };
+        self.layers.reconsider(Some("a"), judge, self.now).iter().for_each(look_at);
+    }
+
     /// Everything ends, and nothing is left.
     fn end(mut self) {
         while !self.pending.is_empty() {
             self.end_call(0, 10);
         }
+        // Who observes is asked for a sign of life after a day, and not heard.
+        for _ in 0..8 {
+            self.pass(Duration::from_secs(100));
+        }
+        self.pass(Duration::from_secs(24 * 3600));
         for _ in 0..8 {
             self.pass(Duration::from_secs(100));
         }
@@ -190,6 +245,26 @@ fn request(draw: &mut fastrand::Rng) -> Vec<u8> {
     packet.to_bytes_unlimited().unwrap()
 }
 
+/// A request to observe, or to observe no more.
+fn observe(draw: &mut fastrand::Rng) -> Vec<u8> {
+    let mut packet = Packet::new();
+    packet.header.set_type(*draw.choice(&[MessageType::Confirmable, MessageType::NonConfirmable]).unwrap());
+    packet.header.code = MessageClass::Request(*draw.choice(&[RequestType::Get, RequestType::Fetch]).unwrap());
+    packet.header.message_id = draw.u16(..);
+    packet.set_token(vec![draw.u8(0..3)]);
+    packet.add_option(CoapOption::Observe, if draw.u8(0..5) == 0 { vec![1] } else { Vec::new() });
+    for segment in *draw.choice(&[&["a"][..], &["a", "f"]]).unwrap() {
+        packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
+    }
+    if draw.u8(0..4) == 0 {
+        packet.add_option(CoapOption::Block2, vec![draw.u8(0..7)]);
+    }
+    if draw.u8(0..4) == 0 {
+        packet.add_option(CoapOption::Accept, vec![50]);
+    }
+    packet.to_bytes_unlimited().unwrap()
+}
+
 fn damaged(draw: &mut fastrand::Rng, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..draw.usize(0..4) {
         let at = draw.usize(0..bytes.len().clamp(1, 64));
@@ -210,19 +285,39 @@ fn damaged(draw: &mut fastrand::Rng, mut bytes: Vec<u8>) -> Vec<u8> {
 fn nothing_that_is_sent_breaks_the_door_or_stays_in_it() {
     let soak = std::env::var_os("SANDBAR_SOAK").is_some();
     let datagrams = if soak { DATAGRAMS_SOAK } else { DATAGRAMS };
+    let counters = Arc::<CoapCounters>::default();
     let (mut sent, mut seed, began) = (0, 0, Instant::now());
     while sent < datagrams {
         seed += 1;
         // A failure names its seed, which alone makes the same run again.
         let mut draw = fastrand::Rng::with_seed(seed);
         let verify = if seed % 4 == 0 { CoapVerify::Always } else { CoapVerify::Never };
-        let mut run = Run::new(verify);
+        let mut run = Run::new(verify, &counters);
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..STEPS {
-                match draw.u8(0..10) {
+                match draw.u8(0..12) {
                     0 => run.pass(Duration::from_millis(*draw.choice(&[1, 100, 250, 3000, 61_000, 150_000]).unwrap())),
                     1 | 2 => run.end_call(draw.usize(..), *draw.choice(&[0, 10, 1024, 1025, 3000, 7000]).unwrap()),
                     3 => {
+                        let function = *draw.choice(&[None, Some("f")]).unwrap();
+                        let format = *draw.choice(&[None, None, None, Some(50)]).unwrap();
+                        match draw.u8(0..8) {
+                            0 => run.reconsider(function),
+                            _ => run.publish(function, *draw.choice(&[0, 10, 1025, 3000, 9000]).unwrap(), format),
+                        }
+                    }
+                    4 => {
+                        let whole = observe(&mut draw);
+                        run.datagram(draw.u16(1..5), &whole);
+                        sent += 1;
+                    }
+                    5 => {
+                        let id = *run.ours.last().unwrap_or(&(1, 0));
+                        let kind = if draw.u8(0..3) == 0 { 0x70 } else { 0x60 };
+                        let [high, low] = id.1.to_be_bytes();
+                        run.datagram(id.0, &[kind, 0, high, low]);
+                    }
+                    6 => {
                         let kind = draw.u8(4..8) << 4;
                         run.datagram(draw.u16(1..5), &[kind, 0, draw.u8(..), draw.u8(..)]);
                     }
@@ -238,5 +333,9 @@ fn nothing_that_is_sent_breaks_the_door_or_stays_in_it() {
         }));
         assert!(told.is_ok(), "seed {seed}");
     }
+    let never: Vec<_> =
+        counters.list().into_iter().filter(|(name, count)| name.starts_with("observers") && *count == 0).collect();
+    // Sessions are another door's.
+    assert_eq!(never, [("observers_gone", 0)], "all that becomes of observations has happened");
     println!("{sent} datagrams in {:?}", began.elapsed());
 }

@@ -4,11 +4,13 @@
 //! while something runs.
 
 mod group;
+mod observing;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use sandbar_runtime::Method;
+use sandbar_runtime::outputs::Watcher;
 
 use super::block::Block;
 use super::blockwise::Key;
@@ -21,6 +23,7 @@ use super::datagram::{Endpoint, Transmit};
 use super::exchange::{ExchangeId, Exchanges, Need, NoRoom, Recall};
 use super::group::Groups;
 use super::message::Message;
+use super::observe::Observers;
 use super::option::{self, Unwanted};
 use super::response::{Refusal, Response};
 use super::verify::Verifier;
@@ -69,6 +72,7 @@ pub(super) struct Layers {
     uploads: Uploads,
     downloads: Downloads,
     groups: Groups,
+    observers: Observers,
     payload_bytes_max: usize,
     transfers_dropped: u64,
 }
@@ -86,6 +90,7 @@ impl Layers {
         config: Arc<CoapConfig>,
         counters: Arc<CoapCounters>,
         payload_bytes_max: usize,
+        watcher: Arc<Watcher>,
         now: Instant,
     ) -> Self {
         let verifier = Verifier::new(config.verify, config.verified_lifetime, config.verified_max, now);
@@ -95,6 +100,7 @@ impl Layers {
             uploads: Uploads::new(config.uploads.clone(), payload_bytes_max),
             downloads: Downloads::new(config.downloads.clone()),
             groups: Groups::new(config.groups.clone()),
+            observers: Observers::new(Arc::clone(&config), Arc::clone(&counters), watcher, now),
             config,
             counters,
             payload_bytes_max,
@@ -105,7 +111,8 @@ impl Layers {
     /// Whether nothing is held of anybody.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.exchanges.is_empty() && self.uploads.is_empty() && self.downloads.is_empty() && self.groups.is_empty()
+        let transfers = self.uploads.is_empty() && self.downloads.is_empty();
+        self.exchanges.is_empty() && transfers && self.groups.is_empty() && self.observers.is_empty()
     }
 
     /// Calls running now.
@@ -113,9 +120,12 @@ impl Layers {
         self.exchanges.calls()
     }
 
-    /// A message of ours has arrived, or is not wanted.
-    pub(super) fn confirmed(&mut self, from: &Endpoint, message_id: u16) -> bool {
-        self.exchanges.confirmed(from, message_id)
+    /// A message of ours has arrived.
+    pub(super) fn confirmed(&mut self, from: &Endpoint, message_id: u16, now: Instant) {
+        if !self.exchanges.confirmed(from, message_id) {
+            let (observers, below) = self.observing();
+            observers.acknowledged(from, message_id, &below, now);
+        }
     }
 
     /// A request has arrived. `inquiry` is what can be said about it without any state.
@@ -155,7 +165,7 @@ impl Layers {
                 }
                 let silent = refusal.silent_if_not_confirmable && !message.confirmable;
                 let unwanted = option::unwanted(&message.packet);
-                let response = Some(&refusal.response).filter(|response| !unwanted.covers(response));
+                let response = Some(&*refusal.response).filter(|response| !unwanted.covers(response));
                 if silent {
                     return Reaction::Silence;
                 }
@@ -196,6 +206,8 @@ impl Layers {
 
     /// A session has ended: nobody will ask for what is kept of it.
     pub(super) fn ended(&mut self, session: &Endpoint) {
+        let (observers, mut below) = self.observing();
+        observers.forget(session, &mut below);
         self.exchanges.forget(session);
         self.uploads.forget(session);
         self.downloads.forget(session);
@@ -208,6 +220,8 @@ impl Layers {
             self.counters.group_answers.add_many(u64::from(answer.is_some()));
             out.extend(answer);
         }
+        let (observers, below) = self.observing();
+        observers.tick(below, now, out);
         self.uploads.expire(now);
         self.downloads.expire(now);
         let dropped = self.uploads.dropped() + self.downloads.dropped();
@@ -220,8 +234,8 @@ impl Layers {
     /// When [`Self::tick`] has to be called next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let transfers = [self.uploads.next_deadline(), self.downloads.next_deadline()];
-        let deadlines = [self.exchanges.next_deadline(), self.groups.next_deadline()].into_iter().chain(transfers);
-        deadlines.flatten().min()
+        let others = [self.exchanges.next_deadline(), self.groups.next_deadline(), self.observers.next_deadline()];
+        transfers.into_iter().chain(others).flatten().min()
     }
 
     /// A new request that nothing speaks against: refuses it for want of room, or takes its payload in.
@@ -235,6 +249,11 @@ impl Layers {
             let response = self.downloads.go_on(&key, block, now);
             return self.exchanges.answer_once(from, &message, Some(&response)).into();
         }
+        if let Some(asked) = inquiry.asked(&payload) {
+            return self.observe(&arrival, key, asked, &inquiry);
+        }
+        let (observers, mut below) = self.observing();
+        observers.cancel(from, &message.token, &mut below);
         let need = match block1 {
             Some(block) if block.more => Need::Answer,
             Some(block) => Need::Call { payload_bytes: self.uploads.whole_bytes(&key, &block, &payload) },

@@ -17,6 +17,8 @@ pub(super) struct RequestOptions {
     pub(super) query: Vec<String>,
     pub(super) content_format: Option<u16>,
     pub(super) accept: Option<u16>,
+    /// What is asked for beside the answer.
+    pub(super) observe: Option<Observe>,
     /// The block of the request's payload that came along.
     pub(super) block1: Option<Block>,
     /// The block of the response's payload that is asked for.
@@ -27,6 +29,15 @@ pub(super) struct RequestOptions {
     pub(super) unwanted: Unwanted,
     /// Whether a precondition is stated that no function can meet.
     pub(super) precondition_fails: bool,
+}
+
+/// What a request's Observe option asks for (RFC 7641, section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Observe {
+    /// To be told of each new state.
+    Register,
+    /// To be told no more.
+    Deregister,
 }
 
 /// The value of No-Response: a bit for each class of response.
@@ -83,6 +94,7 @@ const RULES: &[Rule] = &[
     repeatable(IF_MATCH, 0, 8),
     once(3, 1, 255), // Uri-Host
     once(IF_NONE_MATCH, 0, 0),
+    once(OBSERVE, 0, 3),
     once(7, 0, 2), // Uri-Port
     repeatable(URI_PATH, 0, 255),
     once(CONTENT_FORMAT, 0, 2),
@@ -117,6 +129,7 @@ pub(super) fn read(packet: &Packet) -> Result<RequestOptions, Refusal> {
         query,
         content_format: short(packet, CONTENT_FORMAT),
         accept: short(packet, ACCEPT),
+        observe: observe(packet),
         block1: block(packet, BLOCK1)?,
         block2: block(packet, BLOCK2)?,
         size1: value(packet, SIZE1).map(number_of),
@@ -136,6 +149,15 @@ fn texts(packet: &Packet, option: CoapOption, otherwise: &str) -> Result<Vec<Str
 pub(super) fn unwanted(packet: &Packet) -> Unwanted {
     let bits = value(packet, NO_RESPONSE).and_then(|value| value.first());
     Unwanted(bits.copied().unwrap_or(0))
+}
+
+/// Any other value asks for nothing.
+fn observe(packet: &Packet) -> Option<Observe> {
+    match value(packet, OBSERVE).map(number_of)? {
+        0 => Some(Observe::Register),
+        1 => Some(Observe::Deregister),
+        _ => None,
+    }
 }
 
 /// What a peer gives back to show that its address is its own.
@@ -158,7 +180,7 @@ fn understood<'a>(number: u16, values: impl ExactSizeIterator<Item = &'a [u8]>) 
 /// 4.02, naming the number; silence if the request was not confirmable.
 fn bad_option(number: u16) -> Refusal {
     let text = format!("option {number} is not understood");
-    Refusal { response: Response::error(ResponseType::BadOption, text), silent_if_not_confirmable: true }
+    Refusal { response: Response::error(ResponseType::BadOption, text).into(), silent_if_not_confirmable: true }
 }
 
 /// The first value of an option, if its length is right. Of a repeated elective option the rest is ignored; of a

@@ -26,6 +26,8 @@ pub(super) struct Response {
     pub(super) location: Option<Box<Location>>,
     /// What the peer has to give back to be served.
     pub(super) echo: Option<Box<Cookie>>,
+    /// Numbers the states of what is observed, 24 bits; with it, the peer observes (RFC 7641).
+    pub(super) observe: Option<Sequence>,
     pub(super) block1: Option<Block>,
     pub(super) block2: Option<Block>,
     /// The largest request payload that is taken, in bytes.
@@ -35,10 +37,27 @@ pub(super) struct Response {
     pub(super) payload: Bytes,
 }
 
+/// The value of an Observe option that is sent: 24 bits, kept in as many, for a response is moved about a lot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sequence([u8; 3]);
+
+impl Sequence {
+    /// The lower 24 bits.
+    pub(super) fn new(number: u32) -> Self {
+        let [_, high, middle, low] = number.to_be_bytes();
+        Self([high, middle, low])
+    }
+
+    fn number(self) -> u32 {
+        let [high, middle, low] = self.0;
+        u32::from_be_bytes([0, high, middle, low])
+    }
+}
+
 /// Why a request is answered before anything runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Refusal {
-    pub(super) response: Response,
+    pub(super) response: Box<Response>,
     /// Whether the request is to be ignored instead, if it was not confirmable: it asked for something by an
     /// option that is not understood (RFC 7252, section 5.4.1).
     pub(super) silent_if_not_confirmable: bool,
@@ -46,7 +65,7 @@ pub(super) struct Refusal {
 
 impl From<Response> for Refusal {
     fn from(response: Response) -> Self {
-        Self { response, silent_if_not_confirmable: false }
+        Self { response: Box::new(response), silent_if_not_confirmable: false }
     }
 }
 
@@ -60,6 +79,7 @@ impl Response {
             etag: None,
             location: None,
             echo: None,
+            observe: None,
             block1: None,
             block2: None,
             size1: None,
@@ -96,6 +116,7 @@ impl Response {
             packet.add_option(CoapOption::from(ECHO), echo.to_vec());
         }
         let numbers = [
+            (CoapOption::Observe, self.observe.map(Sequence::number)),
             (CoapOption::ContentFormat, self.content_format.map(u32::from)),
             (CoapOption::MaxAge, self.max_age_s),
             (CoapOption::Size1, self.size1),
@@ -146,6 +167,7 @@ mod tests {
             etag: Some(Box::from([7; 8])),
             location: Location::read("/made/1?x=2").map(Box::new),
             echo: Some(Box::new([9; 12])),
+            observe: Some(Sequence::new(0x0001_0203)),
             block1: Some(Block::decode(&[0x06]).unwrap()),
             block2: Some(Block::decode(&[0x0e]).unwrap()),
             size1: Some(70_000),
@@ -167,6 +189,7 @@ mod tests {
         assert_eq!(path, [b"made".to_vec(), b"1".to_vec()]);
         assert_eq!(value(CoapOption::LocationQuery), *b"x=2");
         assert_eq!(value(CoapOption::from(252)), [9; 12]);
+        assert_eq!(value(CoapOption::Observe), [1, 2, 3]);
         assert_eq!(value(CoapOption::Block1), [0x06]);
         assert_eq!(value(CoapOption::Block2), [0x0e]);
         assert_eq!(value(CoapOption::Size1), [1, 17, 112]);

@@ -14,7 +14,7 @@ use super::Shared;
 use super::datagram::{Endpoint, Transmit};
 use super::dtls::{Arrival, Dtls, DtlsConfig};
 use super::visitor::Visitor;
-use crate::keys::Keys;
+use crate::keys::{Identity, Keys};
 use crate::service::Service;
 
 /// What makes a door a secure one.
@@ -76,6 +76,11 @@ impl Guard {
     /// The sessions that have ended since this was asked last, or a datagram came.
     pub(super) fn take_ended(&self) -> Vec<Endpoint> {
         self.lock().dtls.take_ended()
+    }
+
+    /// An identity as it is now, if there is one of its name.
+    pub(super) fn known(&self, identity: &Identity) -> Option<Arc<Identity>> {
+        self.keys.borrow().get(identity.name().as_bytes()).map(Arc::clone)
     }
 
     /// The keys as they change.
@@ -156,11 +161,17 @@ impl<S: Service> Shared<S> {
             return std::future::pending().await;
         };
         let mut keys = guard.keys();
+        let mut judged = Arc::clone(&keys.borrow());
         loop {
             for transmit in guard.next(&mut keys).await {
                 self.send_as_it_is(&transmit).await;
             }
             self.forget(&guard.take_ended());
+            let now = Arc::clone(&keys.borrow());
+            if !Arc::ptr_eq(&judged, &now) {
+                judged = now;
+                self.reconsider(None).await;
+            }
         }
     }
 

@@ -71,12 +71,12 @@ async fn discovery_lists_what_is_served() {
     assert_eq!(code(&answer), "2.05");
     assert_eq!(uint(&answer, CoapOption::ContentFormat), Some(40));
     let listed = text(&answer);
-    assert!(listed.contains("</test>;rt=\"sandbar.application\""), "{listed}");
+    assert!(listed.contains("</test>;rt=\"sandbar.application\";obs"), "{listed}");
     for function in FUNCTIONS {
-        assert!(listed.contains(&format!("</test/{function}>;rt=\"sandbar.function\"")));
+        assert!(listed.contains(&format!("</test/{function}>;rt=\"sandbar.function\";obs")));
     }
     let filtered = client.ask(with(core.clone(), 15, b"href=/test/ec*")).await;
-    assert_eq!(text(&filtered), "</test/echo>;rt=\"sandbar.function\"");
+    assert_eq!(text(&filtered), "</test/echo>;rt=\"sandbar.function\";obs");
     let nothing = client.ask(with(core.clone(), 15, b"if=x")).await;
     assert_eq!((code(&nothing), nothing.payload.len()), ("2.05".into(), 0));
     let mut whole = client.ask(with(core.clone(), 23, &[0x02])).await;

@@ -1,10 +1,11 @@
 //! A service without a host behind it: one application whose functions show what a door does with their answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sandbar_proxy::{ServedApplication, Service};
+use sandbar_runtime::outputs::{Output, Outputs};
 use sandbar_runtime::{Answer, CallId, Origin, Outcome, Request};
 
 /// Functions of the application `test`; the entry function echoes.
@@ -15,12 +16,34 @@ pub(crate) const FUNCTIONS: [&str; 6] = ["echo", "sleep", "big", "fail", "panic"
 pub(crate) struct Echo {
     /// Calls begun.
     pub(crate) runs: Arc<AtomicU64>,
+    /// Whether the application has been removed.
+    removed: Arc<AtomicBool>,
+    outputs: Arc<Outputs>,
 }
 
 impl Echo {
     /// Calls begun so far.
     pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
+    }
+
+    /// Removes the application.
+    pub(crate) fn remove(&self) {
+        self.removed.store(true, Ordering::SeqCst);
+        self.outputs.replaced("test");
+    }
+
+    /// Whether anybody observes.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.outputs.is_watched()
+    }
+
+    /// The answer, which whoever observes is told of.
+    fn given(&self, function: Option<&str>, answer: Answer) -> Answer {
+        let Answer { payload, content_format, properties, .. } = answer.clone();
+        let output = Output { payload, content_format, properties };
+        self.outputs.publish("test", function.unwrap_or("echo"), function.is_none(), &output);
+        answer
     }
 }
 
@@ -29,7 +52,7 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl Service for Echo {
     fn find(&self, _: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
-        if application != "test" {
+        if application != "test" || self.removed.load(Ordering::SeqCst) {
             let text = "no such application";
             return Err(Box::new(Answer::refused(Outcome::NotFound, text)));
         }
@@ -53,7 +76,7 @@ impl Service for Echo {
             Some("big") => {
                 let length = usize::try_from(number()).unwrap();
                 answer.payload = pattern(length).into();
-                return answer;
+                return self.given(Some("big"), answer);
             }
             Some("fail") => {
                 answer.outcome = Outcome::Failed;
@@ -70,7 +93,11 @@ impl Service for Echo {
         }
         answer.payload = request.payload;
         answer.content_format = request.content_format;
-        answer
+        self.given(request.function.as_deref(), answer)
+    }
+
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::clone(&self.outputs)
     }
 
     fn payload_bytes_max(&self) -> usize {

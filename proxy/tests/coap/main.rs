@@ -20,5 +20,6 @@ mod loss;
 mod messages;
 mod mutations;
 mod network;
+mod observe;
 mod our_client;
 mod plugtest;

@@ -1,7 +1,7 @@
 //! The cases of the ETSI CoAP plugtests (TD_COAP), by their names, against the door with an echo behind it.
 //!
 //! Functions are not resources: what states a precondition is answered 4.12 (CORE_22, 23). Left out is what has no like here: validation by
-//! ETag (CORE_21), and observing (OBS). That functions give locations
+//! ETag (CORE_21). Observing (OBS) is in `observe`. That functions give locations
 //! (CORE_18, 19) is shown end to end. A network that loses (CORE_15, 16) is in `loss`.
 
 use std::time::Duration;
@@ -181,7 +181,7 @@ async fn td_coap_link_01_discovery() {
 
 #[tokio::test]
 async fn td_coap_link_02_filter_by_resource_type() {
-    assert_eq!(listed(Some("rt=sandbar.application")).await, "</test>;rt=\"sandbar.application\"");
+    assert_eq!(listed(Some("rt=sandbar.application")).await, "</test>;rt=\"sandbar.application\";obs");
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn td_coap_link_07_filter_by_an_attribute_nothing_has() {
 
 #[tokio::test]
 async fn td_coap_link_08_filter_by_path() {
-    assert_eq!(listed(Some("href=/test/echo")).await, "</test/echo>;rt=\"sandbar.function\"");
+    assert_eq!(listed(Some("href=/test/echo")).await, "</test/echo>;rt=\"sandbar.function\";obs");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use dimpl::{Config, Dtls, Output, PskResolver};
 use sandbar_proxy::coap::{CoapConfig, CoapCounters, CoapDoor, DtlsConfig, Security};
 use sandbar_proxy::keys::Keys;
 use sandbar_proxy::{ServedApplication, Service};
+use sandbar_runtime::outputs::Outputs;
 use sandbar_runtime::{Answer, Origin, Outcome, Request};
 use tokio::sync::{oneshot, watch};
 
@@ -33,6 +34,10 @@ impl Service for Reverse {
 
     fn payload_bytes_max(&self) -> usize {
         1 << 20
+    }
+
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::default()
     }
 
     fn applications(&self, _: Origin) -> Vec<ServedApplication> {

@@ -5,5 +5,6 @@
 mod calls;
 mod client;
 #[path = "../coap/echo.rs"]
+#[allow(dead_code, reason = "shared with the test coap")]
 mod echo;
 mod limits;

@@ -33,9 +33,13 @@ impl Tagger {
     /// to be called under a lock.
     pub(in crate::coap) fn tag(&self, response: &mut Response, asked: Option<Block>) {
         if is_cut(response, asked) && response.etag.is_none() {
-            let hash = self.0.hash_one(response.payload.as_ref());
-            response.etag = Some(Box::from(hash.to_be_bytes()));
+            response.etag = Some(self.hash(&response.payload));
         }
+    }
+
+    /// A tag for a payload; likewise.
+    pub(in crate::coap) fn hash(&self, payload: &[u8]) -> Box<[u8]> {
+        Box::from(self.0.hash_one(payload).to_be_bytes())
     }
 }
 
@@ -46,7 +50,7 @@ fn first_block(asked: Option<Block>) -> Block {
 }
 
 /// Whether an answer goes out in blocks. Errors do not, as their text is short, unless a function has made it long.
-fn is_cut(answer: &Response, asked: Option<Block>) -> bool {
+pub(in crate::coap) fn is_cut(answer: &Response, asked: Option<Block>) -> bool {
     let room = if answer.class() == 2 { first_block(asked).size() } else { first_block(None).size() };
     answer.payload.len() > room
 }

@@ -1,6 +1,8 @@
 use std::future;
+use std::sync::Arc;
 
 use coap_lite::{CoapOption, MessageType, Packet, RequestType};
+use sandbar_runtime::outputs::Outputs;
 use sandbar_runtime::{AnswerProperties, CallId, Origin};
 
 use super::*;
@@ -25,6 +27,10 @@ impl Service for Host {
 
     fn payload_bytes_max(&self) -> usize {
         1024
+    }
+
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::default()
     }
 
     fn applications(&self, _: Origin) -> Vec<ServedApplication> {
@@ -200,7 +206,7 @@ fn errors_say_why_and_for_how_long() {
 fn what_was_not_granted_is_refused_before_it_is_looked_for() {
     let text = "[identities.x]\nkey = \"0123456789abcdef\"\ngrants = [\"app/f\", \"gone\"]\n";
     let keys = crate::keys::Keys::parse(text).unwrap();
-    let known = Visitor::Known(std::sync::Arc::clone(keys.get(b"x").unwrap()));
+    let known = Visitor::Known(Arc::clone(keys.get(b"x").unwrap()));
     let code = |path: &[&str]| {
         let mut packet = Packet::new();
         packet.header.code = coap_lite::MessageClass::Request(RequestType::Post);

@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) confirmations: Vec<Confirmation>,
     /// Running calls.
     pub(super) calls: usize,
+    /// Whether it is remembered for more than that.
+    pub(super) pinned: bool,
     /// When its rate has made up for the calls it made: in the past if it may make as many at once as ever.
     pub(super) paid_at: Option<Instant>,
     /// Memory of all of this, in bytes.
@@ -44,7 +46,8 @@ impl Peer {
     pub(super) fn forget(&mut self, message_id: u16) {
         self.exchanges.remove(&message_id);
         let (left, places) = (self.exchanges.len(), self.exchanges.capacity());
-        if places >= PLACES_SHRUNK_MIN && left < places / 8 {
+        // Of one that observes, nothing else may be remembered for days.
+        if (places >= PLACES_SHRUNK_MIN && left < places / 8) || (left == 0 && self.pinned) {
             self.exchanges.shrink_to(left * 2);
         }
     }
@@ -155,6 +158,7 @@ impl Peers {
             exchanges: HashMap::new(),
             confirmations: Vec::new(),
             calls: 0,
+            pinned: false,
             paid_at: None,
             bytes: PEER_BYTES,
         };
@@ -175,7 +179,7 @@ impl Peers {
         let Some(slot) = self.slots.get_mut(number as usize) else {
             return false;
         };
-        let idle = slot.take_if(|peer| peer.exchanges.is_empty() && peer.confirmations.is_empty());
+        let idle = slot.take_if(|peer| !peer.pinned && peer.exchanges.is_empty() && peer.confirmations.is_empty());
         if let Some(peer) = &idle {
             self.numbers.remove(&peer.endpoint);
             self.free.push(number);

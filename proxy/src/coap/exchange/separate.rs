@@ -64,8 +64,7 @@ impl Exchanges {
 
     /// Notes an answer that has been sent.
     pub(super) fn expect_acknowledgement(&mut self, number: u32, message_id: u16, datagram: &Arc<[u8]>, now: Instant) {
-        let spread = self.config.acknowledgement_random_factor - 1.0;
-        let wait = self.config.acknowledgement_timeout.mul_f64(1.0 + spread.max(0.0) * self.random.fraction());
+        let wait = self.first_wait();
         let Some(peer) = self.peers.get_mut(number) else {
             return;
         };

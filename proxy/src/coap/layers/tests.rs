@@ -9,6 +9,11 @@ use crate::coap::visitor::Visitor;
 
 const PAYLOAD_BYTES_MAX: usize = 8192;
 
+/// A watcher of a host where nothing happens.
+pub(in crate::coap) fn nobody() -> Arc<Watcher> {
+    Arc::new(Arc::<sandbar_runtime::outputs::Outputs>::default().watcher())
+}
+
 struct Door {
     layers: Layers,
     config: Arc<CoapConfig>,
@@ -43,7 +48,7 @@ impl Door {
         let config = Arc::new(config);
         let now = Instant::now();
         Self {
-            layers: Layers::new(Arc::clone(&config), Arc::default(), PAYLOAD_BYTES_MAX, now),
+            layers: Layers::new(Arc::clone(&config), Arc::default(), PAYLOAD_BYTES_MAX, nobody(), now),
             config,
             now,
             next_id: 0,

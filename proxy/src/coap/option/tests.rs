@@ -70,7 +70,7 @@ fn critical_options_that_are_not_understood_are_named() {
 fn elective_options_that_are_not_understood_are_ignored() {
     let options = read(&packet(&[
         (4, &[0; 20]),          // an over-long ETag
-        (6, &[0]),              // Observe
+        (6, &[0, 0, 0, 0]),     // an over-long Observe
         (12, &[0, 0, 0]),       // an over-long Content-Format
         (60, &[0, 0, 0, 0, 1]), // an over-long Size1
         (252, b"echo"),
@@ -81,6 +81,14 @@ fn elective_options_that_are_not_understood_are_ignored() {
     assert_eq!(options, RequestOptions::default());
     let repeated = read(&packet(&[(12, &[50]), (12, &[60])])).unwrap();
     assert_eq!(repeated.content_format, Some(50));
+    for (value, observe) in [
+        (&[][..], Some(Observe::Register)),
+        (&[0, 0], Some(Observe::Register)),
+        (&[1], Some(Observe::Deregister)),
+        (&[2], None),
+    ] {
+        assert_eq!(read(&packet(&[(6, value)])).unwrap().observe, observe);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType, Resp
 use super::*;
 use crate::coap::config::{CoapConfig, GroupConfig};
 use crate::coap::counters::CoapCounters;
+use crate::coap::layers::tests::nobody;
 use crate::coap::message::{Received, read};
 use crate::coap::verify::CoapVerify;
 
@@ -35,7 +36,8 @@ fn links() -> Response {
 impl Door {
     fn new(config: CoapConfig) -> Self {
         let (now, counters) = (Instant::now(), Arc::<CoapCounters>::default());
-        Self { layers: Layers::new(Arc::new(config), Arc::clone(&counters), 1024, now), counters, now, next_id: 0 }
+        let layers = Layers::new(Arc::new(config), Arc::clone(&counters), 1024, nobody(), now);
+        Self { layers, counters, now, next_id: 0 }
     }
 
     /// Asks for discovery under a message id of its own. Whether it was taken in.

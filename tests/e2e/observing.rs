@@ -1,0 +1,229 @@
+//! A display observes a function, and is told of what it gives out, whoever calls it and wherever in a chain.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::clients;
+use crate::support::host::Host;
+use crate::support::{bundle, program, until};
+
+/// A chain of three, each of which puts its name before what it gets, and an aside.
+const MANIFEST: &str = r#"
+name = "chain"
+entry = "a"
+[functions.a]
+runtime = "executable"
+code = "step.sh"
+next = "b"
+[functions.b]
+runtime = "executable"
+code = "step.sh"
+next = ["c", "aside"]
+[functions.c]
+runtime = "executable"
+code = "step.sh"
+[functions.aside]
+runtime = "executable"
+code = "step.sh"
+[functions.alone]
+runtime = "executable"
+code = "step.sh"
+[rest]
+ready = "1s"
+workers = "1s"
+sandbox = "2s"
+"#;
+
+const STEP: &str = "#!/bin/sh\nprintf '%s ' \"$SANDBAR_FUNCTION\"\ncat\n";
+
+fn start(more: &[&str]) -> Option<Host> {
+    let host = Host::start_with(more)?;
+    let folder = host.folder().join("chain");
+    bundle::write(&folder, &[("sandbar.toml", MANIFEST), ("step.sh", STEP)]);
+    host.deploy(&folder);
+    Some(host)
+}
+
+/// A client that observes, in a process of its own, which is ended when this is dropped.
+struct Display {
+    client: Child,
+    shows: PathBuf,
+}
+
+impl Display {
+    fn begin(host: &Host, client: &mut Command, name: &str) -> Self {
+        let shows = host.folder().join(name);
+        let out = File::create(&shows).unwrap();
+        let err = out.try_clone().unwrap();
+        let before = registered(host);
+        let client = client.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
+        let display = Self { client, shows };
+        until(&format!("{name} observes"), || (registered(host) > before).then_some(()));
+        display
+    }
+
+    /// Waits until it shows a text.
+    fn shows(&self, text: &str) {
+        let shown = std::cell::RefCell::new(String::new());
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until("it is shown", || {
+                *shown.borrow_mut() = fs::read_to_string(&self.shows).unwrap();
+                shown.borrow().contains(text).then_some(())
+            });
+        }));
+        assert!(seen.is_ok(), "{text:?} is not shown: {}", shown.borrow());
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.client.kill().unwrap();
+        self.client.wait().unwrap();
+    }
+}
+
+fn counted(host: &Host, name: &str) -> u64 {
+    let doors = host.manage("GET", "/v1/host", b"").json()["doors"].clone();
+    doors.as_array().unwrap().iter().filter_map(|door| door["counters"][name].as_u64()).sum()
+}
+
+fn registered(host: &Host) -> u64 {
+    counted(host, "observers_registered")
+}
+
+fn libcoap(host: &Host, path: &str) -> Option<Command> {
+    let mut client = clients::coap_client()?;
+    // Written as it comes, each on a line.
+    client.args(["-s", "60", "-w", "-v", "6", &host.coap_uri(path)]);
+    Some(client)
+}
+
+#[test]
+fn a_display_with_libcoap_observes_the_end_of_a_chain_that_others_call() {
+    let Some(host) = start(&[]) else { return };
+    let Some(mut client) = libcoap(&host, "chain/c") else { return };
+    let display = Display::begin(&host, &mut client, "libcoap");
+    assert_eq!(host.http("POST", "/chain", None, b"over http").text(), "c b a over http");
+    display.shows("c b a over http");
+    assert_eq!(host.call("chain/b", b"by the host").done(), "c b by the host");
+    display.shows("c b by the host");
+    let Some(mut device) = clients::coap_client() else { return };
+    let answer =
+        clients::got(device.args(["-m", "post", "-e", "from a device"]), host.folder(), &host.coap_uri("chain/c"));
+    assert_eq!(answer.payload, b"c from a device");
+    display.shows("c from a device");
+    assert!(counted(&host, "notifications") >= 3);
+    // What is removed is observed no more.
+    host.sandbar(&["remove", "chain"]).well();
+    until("the observation is over", || (counted(&host, "observers_ended") == 1).then_some(()));
+    display.shows("4.04");
+}
+
+#[test]
+fn what_is_observed_is_what_comes_out_of_the_sandbox() {
+    let Some(host) = start(&[]) else { return };
+    let mut displays = Vec::new();
+    for function in ["chain", "chain/a", "chain/b", "chain/aside"] {
+        let Some(mut client) = libcoap(&host, function) else { return };
+        displays.push(Display::begin(&host, &mut client, &format!("at-{}", function.replace('/', "-"))));
+    }
+    let [entry, called, middle, aside] = &displays[..] else { panic!() };
+    host.call("chain", b"1").done();
+    for display in [entry, called] {
+        display.shows("c b a 1");
+    }
+    aside.shows("aside b a 1");
+    host.call("chain/b", b"2").done();
+    middle.shows("c b 2");
+    let shown = fs::read_to_string(&middle.shows).unwrap();
+    assert!(!shown.contains("b a 1"), "what it handed on within the chain: {shown}");
+}
+
+/// aiocoap as programs use it: its client of version 0.4.17 gives an observation up with the first answer.
+const AIOCOAP: &str = r#"
+import asyncio, sys
+from aiocoap import Context, GET, Message
+
+async def main():
+    context = await Context.create_client_context()
+    request = context.request(Message(code=GET, uri=sys.argv[1], observe=0))
+    print((await request.response).payload.decode(), flush=True)
+    async for notification in request.observation:
+        print(notification.payload.decode(), flush=True)
+
+asyncio.run(main())
+"#;
+
+#[test]
+fn a_display_with_aiocoap_observes_as_well() {
+    let Some(client) = clients::aiocoap_client() else { return };
+    let Some(host) = start(&[]) else { return };
+    // The interpreter that has the library: the one beside its client.
+    let mut client = Command::new(Path::new(client.get_program()).with_file_name("python3"));
+    client.args(["-c", AIOCOAP, &host.coap_uri("chain/c")]);
+    let display = Display::begin(&host, &mut client, "aiocoap");
+    for number in 0..3 {
+        let text = format!("reading {number}");
+        host.call("chain", text.as_bytes()).done();
+        display.shows(&format!("c b a {text}"));
+    }
+    // Larger than a datagram: the rest is asked for.
+    let large = "x".repeat(5000);
+    host.call("chain", large.as_bytes()).done();
+    display.shows(&large);
+}
+
+#[test]
+fn a_device_with_a_key_observes_what_it_was_granted() {
+    let Some(client) = clients::coaps_clients().into_iter().next() else { return };
+    let keys = tempfile::tempdir().unwrap();
+    let file = keys.path().join("keys.toml");
+    let key = enroll(&file, "display", "chain/c");
+    let arguments = ["--coap", "none", "--coaps", "127.0.0.1:0", "--psk-file", file.to_str().unwrap()];
+    let Some(host) = start(&arguments[2..]) else { return };
+    let status = host.manage("GET", "/v1/host", b"").json();
+    let door = status["doors"].as_array().unwrap().iter().find(|door| door["protocol"] == "coaps").unwrap();
+    let uri = |path: &str| format!("coaps://{}/{path}", door["address"].as_str().unwrap());
+    let observing = |path: &str| {
+        let mut command = Command::new(&client);
+        command.args(["-u", "display", "-k", &key, "-w", "-v", "6", "-B", "20"]).arg("-s").arg("60").arg(uri(path));
+        command
+    };
+    let display = Display::begin(&host, &mut observing("chain/c"), "coaps");
+    host.call("chain", b"secret").done();
+    display.shows("c b a secret");
+    let refused = program::run(observing("chain/a").args(["-s", "1"]), crate::support::PATIENCE);
+    assert!((refused.text() + &refused.stderr).contains("4.03"), "{}", refused.stderr);
+    assert_eq!(registered(&host), 1);
+    // Its leave is taken away: it is told so.
+    key_command(&file, &["new", "another"]);
+    let text = fs::read_to_string(&file).unwrap().replace("\"chain/c\"", "\"other\"");
+    fs::write(&file, text).unwrap();
+    host.agent().signal(nix::sys::signal::Signal::SIGHUP);
+    until("the observation is over", || (counted(&host, "observers_ended") == 1).then_some(()));
+    display.shows("4.03");
+}
+
+fn enroll(file: &Path, identity: &str, grant: &str) -> String {
+    key_command(file, &["new", identity, "--grant", grant])
+}
+
+fn key_command(file: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandbar"));
+    command.arg("key").args(arguments).arg("--psk-file").arg(file);
+    program::run(&mut command, crate::support::PATIENCE).well().text().trim().to_owned()
+}
+
+#[test]
+fn an_observation_keeps_no_sandbox_awake_and_outlives_its_rest() {
+    let Some(host) = start(&[]) else { return };
+    let Some(mut client) = libcoap(&host, "chain/c") else { return };
+    let display = Display::begin(&host, &mut client, "resting");
+    host.call("chain", b"before").done();
+    display.shows("c b a before");
+    until("it rests", || (host.applications()[0]["state"] == "resting").then_some(()));
+    host.call("chain", b"after").done();
+    display.shows("c b a after");
+    assert_eq!((registered(&host), counted(&host, "observers_ended")), (1, 0));
+}
