@@ -16,14 +16,14 @@
 //!
 //! Where it is asked for, `verify` has a peer show that its address is its own before anything but a refusal is made for it.
 //!
-//! The layers are state machines that are told the time and give back what to send (`layers` puts them together);
-//! this module alone waits. One task receives, one keeps the time, and every call that is not answered at once has its
-//! own: a slow call delays no other.
+//! The layers are state machines that are told the time and give back what to send (`layers` puts them together, `clockwork`
+//! shares them among tasks). One task receives, one keeps the time, and every call that is not answered at once has its
+//! own (`running`): a slow call delays no other.
 //!
 //! Invariants:
-//! 1. The state's lock is held for the time of one state change, never across an await, never while sending.
+//! 1. The state's lock is held for the time of one state change, never across an await, never while sending (`clockwork`).
 //! 2. Nothing a peer sends, and no error of the socket, ends the door.
-//! 3. Every call that was begun is answered, even if its task is ended early.
+//! 3. Every call that was begun is answered, even if its task is ended early (`running`).
 //! 4. Whether a caller may make a call is decided before its payload is kept and before anything runs (`visitor`).
 //!
 //! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`); it answers no groups and keeps no
@@ -33,6 +33,7 @@
 mod block;
 mod blockwise;
 mod call;
+mod clockwork;
 mod config;
 mod counters;
 mod datagram;
@@ -46,20 +47,17 @@ mod message;
 mod option;
 mod random;
 mod response;
+mod running;
 mod secure;
 mod verify;
 mod visitor;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
-use futures_util::FutureExt;
-use sandbar_runtime::{Answer, Outcome};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use self::config::{CoapConfig, TransferLimits};
@@ -70,11 +68,13 @@ pub use self::secure::Security;
 pub use self::verify::CoapVerify;
 
 use self::blockwise::download::Tagger;
-use self::call::{Work, inquire, respond};
+use self::call::inquire;
+use self::clockwork::Clockwork;
 use self::datagram::{DatagramSocket, Endpoint, ReceiveBuffer, Transmit};
 use self::dtls::Dtls;
-use self::layers::{Layers, Pending, Reaction};
+use self::layers::{Layers, Reaction};
 use self::message::{Received, empty};
+use self::running::Call;
 use self::secure::Guard;
 use self::visitor::Visitor;
 use crate::service::Service;
@@ -98,16 +98,7 @@ struct Shared<S> {
     config: Arc<CoapConfig>,
     counters: Arc<CoapCounters>,
     tagger: Tagger,
-    state: Mutex<State>,
-    /// Tells the time keeper that something is due before what it waits for.
-    earlier: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    layers: Layers,
-    /// What the time keeper waits for.
-    awaited: Option<Instant>,
+    layers: Clockwork<Layers>,
 }
 
 impl<S: Service> CoapDoor<S> {
@@ -148,7 +139,6 @@ impl<S: Service> CoapDoor<S> {
         let guard = guard.transpose().map_err(|source| BindError::Dtls { address, source })?;
         let layers =
             Layers::new(Arc::clone(&config), Arc::clone(&counters), service.payload_bytes_max(), Instant::now());
-        let state = State { layers, awaited: None };
         Ok(Self {
             shared: Arc::new(Shared {
                 socket,
@@ -157,8 +147,7 @@ impl<S: Service> CoapDoor<S> {
                 config,
                 counters,
                 tagger: Tagger::default(),
-                state: Mutex::new(state),
-                earlier: Notify::new(),
+                layers: Clockwork::new(layers),
             }),
         })
     }
@@ -192,7 +181,7 @@ impl<S: Service> CoapDoor<S> {
             _ = drain => {}
             () = shared.keep_time() => {}
         }
-        let left = shared.lock().layers.calls();
+        let left = shared.layers.with(|layers| layers.calls());
         if left > 0 {
             tracing::warn!(calls = left, "calls were still running when the door closed");
         }
@@ -235,21 +224,20 @@ impl<S: Service> Shared<S> {
         match message::read(bytes, self.config.options_max) {
             Received::Request(message) => {
                 let inquiry = inquire(&self.service, &self.config, &message, visitor);
-                let reaction = self.change(|layers, now| layers.request(from, message, inquiry, now));
+                let reaction = self.layers.change(|layers, now| layers.request(from, message, inquiry, now));
                 match reaction {
                     Reaction::Silence => {}
                     Reaction::Send(transmit) => self.send(&transmit).await,
                     Reaction::Run(work, pending) => {
-                        let call = Call::new(Arc::clone(self), pending);
-                        self.begin(call, work, calls).await;
+                        Call::new(Arc::clone(self), pending).begin(work, calls).await;
                     }
                 }
             }
             Received::Acknowledgement(id) => {
-                self.change(|layers, _| layers.confirmed(from, id));
+                self.layers.change(|layers, _| layers.confirmed(from, id));
             }
             Received::Reset(id) => {
-                if self.change(|layers, _| layers.confirmed(from, id)) {
+                if self.layers.change(|layers, _| layers.confirmed(from, id)) {
                     self.counters.rejected.add();
                 }
             }
@@ -269,25 +257,6 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// Runs a call as far as it goes without waiting, and gives it a task if that is not to its end.
-    async fn begin(self: &Arc<Self>, call: Call<S>, work: Work, calls: &mut JoinSet<()>) {
-        let mut run = Box::pin(call.run(work));
-        // The call answers for itself when it panics; receiving goes on.
-        match catch_unwind(AssertUnwindSafe(|| run.as_mut().now_or_never())) {
-            Ok(Some(Some(transmit))) => self.send(&transmit).await,
-            Ok(Some(None)) => {}
-            Ok(None) => {
-                let shared = Arc::clone(self);
-                calls.spawn(async move {
-                    if let Some(transmit) = run.await {
-                        shared.send(&transmit).await;
-                    }
-                });
-            }
-            Err(_) => tracing::error!("a call panicked"),
-        }
-    }
-
     async fn reset(&self, to: &Endpoint, id: u16) {
         let bytes = Arc::from(empty(MessageType::Reset, id));
         self.send(&Transmit { to: *to, bytes }).await;
@@ -297,51 +266,12 @@ impl<S: Service> Shared<S> {
     async fn keep_time(&self) {
         let mut out = Vec::new();
         loop {
-            let awaited = {
-                let mut state = self.lock();
-                state.layers.tick(Instant::now(), &mut out);
-                state.awaited = state.layers.next_deadline();
-                state.awaited
-            };
+            let until = self.layers.tick(&mut out);
             for transmit in out.drain(..) {
                 self.send(&transmit).await;
             }
-            match awaited {
-                None => self.earlier.notified().await,
-                Some(deadline) => {
-                    let sleep = tokio::time::sleep_until(deadline.into());
-                    tokio::select! {
-                        () = sleep => {}
-                        () = self.earlier.notified() => {}
-                    }
-                }
-            }
+            self.layers.wait(until).await;
         }
-    }
-
-    /// Changes the state, and tells the time keeper if something is due earlier than it knows.
-    fn change<T>(&self, change: impl FnOnce(&mut Layers, Instant) -> T) -> T {
-        let mut state = self.lock();
-        let changed = change(&mut state.layers, Instant::now());
-        let next = state.layers.next_deadline();
-        let earlier = match (next, state.awaited) {
-            (Some(next), Some(awaited)) => next < awaited,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if earlier {
-            state.awaited = next;
-        }
-        drop(state);
-        if earlier {
-            self.earlier.notify_one();
-        }
-        changed
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a bug of ours; the door goes on with the state as it is.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(&self, transmit: &Transmit) {
@@ -370,45 +300,6 @@ impl<S: Service> Shared<S> {
         if let Err(error) = sent {
             self.counters.send_errors.add();
             tracing::debug!(peer = %transmit.to.remote, %error, "sending failed");
-        }
-    }
-}
-
-/// A call that has been begun, and owes its peer an answer.
-struct Call<S: Service> {
-    shared: Arc<Shared<S>>,
-    /// `None` once it has been answered.
-    pending: Option<Box<Pending>>,
-}
-
-impl<S: Service> Call<S> {
-    fn new(shared: Arc<Shared<S>>, pending: Box<Pending>) -> Self {
-        Self { shared, pending: Some(pending) }
-    }
-
-    /// To its end; gives what is to be sent.
-    async fn run(mut self, work: Work) -> Option<Transmit> {
-        let shared = Arc::clone(&self.shared);
-        let answer = work.run(&shared.service).await;
-        self.answer(answer)
-    }
-
-    /// Ends the call with its answer.
-    fn answer(&mut self, answer: Answer) -> Option<Transmit> {
-        let pending = self.pending.take()?;
-        let shared = &self.shared;
-        let mut response = respond(answer, pending.method, pending.accept, &shared.config);
-        shared.tagger.tag(&mut response, pending.block2);
-        shared.change(|layers, now| layers.answered(*pending, response, now))
-    }
-}
-
-/// A task that ends without an answer, because it panicked or the door closes, still owes one.
-impl<S: Service> Drop for Call<S> {
-    fn drop(&mut self) {
-        let answer = Answer::refused(Outcome::Failed, "the call was given up");
-        if let Some(transmit) = self.answer(answer) {
-            self.shared.try_send(transmit);
         }
     }
 }

@@ -16,6 +16,7 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType, Resp
 use sandbar_runtime::{Answer, Origin, Outcome, Request};
 
 use super::call::inquire;
+use super::clockwork::Timed;
 use super::config::{CoapConfig, TransferLimits};
 use super::datagram::{Endpoint, Transmit};
 use super::layers::{Layers, Pending, Reaction};

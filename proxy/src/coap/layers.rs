@@ -13,6 +13,7 @@ use super::blockwise::Key;
 use super::blockwise::download::Downloads;
 use super::blockwise::upload::{Progress, Refused, Uploads};
 use super::call::{Inquiry, Work, overloaded, too_large};
+use super::clockwork::Timed;
 use super::config::CoapConfig;
 use super::counters::CoapCounters;
 use super::datagram::{Endpoint, Transmit};
@@ -196,26 +197,6 @@ impl Layers {
         self.downloads.forget(session);
     }
 
-    /// Does what is due, and gives what is to be sent.
-    pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
-        self.exchanges.tick(now, out);
-        self.uploads.expire(now);
-        self.downloads.expire(now);
-        let dropped = self.uploads.dropped() + self.downloads.dropped();
-        for _ in self.transfers_dropped..dropped {
-            self.counters.transfers_expired.add();
-        }
-        self.transfers_dropped = dropped;
-    }
-
-    /// When [`Self::tick`] has to be called next.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.exchanges.next_deadline(), self.uploads.next_deadline(), self.downloads.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
     /// A new request that nothing speaks against: refuses it for want of room, or takes its payload in.
     fn admit(&mut self, from: &Endpoint, mut message: Message, inquiry: Inquiry, now: Instant) -> Reaction {
         let options = &inquiry.options;
@@ -323,6 +304,26 @@ impl Layers {
         let Arrival { from, message, unwanted, now } = *arrival;
         let response = Some(response).filter(|response| !unwanted.covers(response));
         self.exchanges.answer_at_once(from, message, response, now).into()
+    }
+}
+
+impl Timed for Layers {
+    fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
+        self.exchanges.tick(now, out);
+        self.uploads.expire(now);
+        self.downloads.expire(now);
+        let dropped = self.uploads.dropped() + self.downloads.dropped();
+        for _ in self.transfers_dropped..dropped {
+            self.counters.transfers_expired.add();
+        }
+        self.transfers_dropped = dropped;
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        [self.exchanges.next_deadline(), self.uploads.next_deadline(), self.downloads.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
