@@ -50,6 +50,8 @@ pub(super) struct Pending {
     pub(super) method: Method,
     /// The only content format the peer takes.
     pub(super) accept: Option<u16>,
+    /// The states of the answer that the peer has already, by their ETags.
+    pub(super) held: Box<[Box<[u8]>]>,
     unwanted: Unwanted,
     /// The last block of the request, to be named in the answer.
     block1: Option<Block>,
@@ -233,6 +235,7 @@ impl Layers {
             key,
             method: inquiry.method,
             accept: options.accept,
+            held: options.held.as_slice().into(),
             unwanted: options.unwanted,
             block1,
             block2,

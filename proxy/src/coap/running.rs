@@ -8,7 +8,7 @@ use sandbar_runtime::{Answer, Outcome};
 use tokio::task::JoinSet;
 
 use super::Shared;
-use super::call::{Work, respond};
+use super::call::{Work, respond, validate};
 use super::datagram::Transmit;
 use super::layers::Pending;
 use crate::service::Service;
@@ -57,6 +57,7 @@ impl<S: Service> Call<S> {
         let shared = &self.shared;
         let mut response = respond(answer, pending.method, pending.accept, &shared.config);
         shared.tagger.tag(&mut response, pending.block2);
+        let response = validate(response, &pending.held);
         shared.layers.change(|layers, now| layers.answered(*pending, response, now))
     }
 }
