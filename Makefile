@@ -54,7 +54,8 @@ soak:
 	@sh scripts/setup.sh build
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --lib fuzz -- --nocapture
-	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap abuse
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap abuse -- --nocapture
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
@@ -70,6 +71,7 @@ check:
 	cargo fmt --all --check
 	cargo fmt --manifest-path benches/bus/Cargo.toml --check
 	cargo fmt --manifest-path benches/wasm/Cargo.toml --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 

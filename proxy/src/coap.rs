@@ -40,8 +40,8 @@ mod datagram;
 mod discovery;
 mod dtls;
 mod exchange;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod layers;
 mod message;
 mod option;

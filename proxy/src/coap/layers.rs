@@ -101,7 +101,7 @@ impl Layers {
     }
 
     /// Whether nothing is held of anybody.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         self.exchanges.is_empty() && self.uploads.is_empty() && self.downloads.is_empty()
     }
