@@ -20,3 +20,4 @@ mod messages;
 mod mutations;
 mod our_client;
 mod plugtest;
+mod relay;
