@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use coap_lite::{CoapOption, Packet, RequestType};
-use sandbar_proxy::coap::{CoapConfig, CoapVerify, Counter, TransferLimits};
+use sandbar_proxy::coap::{CoapConfig, CoapVerify, TransferLimits};
 use tokio::net::UdpSocket;
 
 use crate::client::{Door, block, code, request, with};
@@ -31,11 +31,11 @@ pub(crate) async fn serves_on(door: &Door) {
     panic!("the door answers no more");
 }
 
-/// Waits until a counter has grown so far.
-async fn until(counter: &Counter, expected: u64) {
+/// Waits until something is so.
+async fn until(what: &str, so: impl Fn() -> bool) {
     let start = Instant::now();
-    while counter.get() < expected {
-        assert!(start.elapsed() < Duration::from_secs(30), "{} of {expected}", counter.get());
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -100,18 +100,23 @@ pub(crate) async fn abandoned_uploads(door: &Door) {
         socket.recv(&mut answer).await.unwrap();
         assert_eq!(answer[1], 0x5f, "2.31");
     }
-    until(&door.counters.transfers_expired, given_up + u64::from(begun)).await;
+    let expired = || door.counters.transfers_expired.get() - given_up;
+    until("all are given up", || expired() == u64::from(begun)).await;
     assert_eq!(door.echo.runs(), runs);
 }
 
 /// Clients that are gone before their answer is there.
 pub(crate) async fn vanished_clients(door: &Door) {
-    let (given_up, runs, gone) = (door.counters.unacknowledged.get(), door.echo.runs(), times(200));
-    let packet = request(RequestType::Post, "/test/sleep", b"100").to_bytes_unlimited().unwrap();
+    let (counters, runs, gone) = (&door.counters, door.echo.runs(), times(200));
+    let (given_up, early) = (counters.unacknowledged.get(), counters.acknowledged_early.get());
+    let packet = request(RequestType::Post, "/test/sleep", b"300").to_bytes_unlimited().unwrap();
     for number in 0..gone {
         // Closed at once: the kernel tells the door's socket of each datagram that finds nobody.
         stranger(door, number).await.send(&packet).await.unwrap();
     }
-    until(&door.counters.unacknowledged, given_up + u64::from(gone)).await;
-    assert_eq!(door.echo.runs() - runs, u64::from(gone));
+    until("all have run", || door.echo.runs() - runs == u64::from(gone)).await;
+    // A call that ends before its acknowledgement is due, as on a slow machine, is answered with it: nobody waits for more.
+    let (separate, unheard) =
+        (|| counters.acknowledged_early.get() - early, || counters.unacknowledged.get() - given_up);
+    until("all answers are given up", || separate() > u64::from(gone) / 2 && separate() == unheard()).await;
 }
