@@ -13,7 +13,7 @@ help:
 	@echo "make test             install what the tests need, and run all of them (as root)"
 	@echo "make test-cgroup2     limits, and the service for systemd, on control groups v2, in virtual machines (as root)"
 	@echo "make check            formatting and lints, all warnings as errors"
-	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, 3,000 kills (as root)"
+	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, abuse of the CoAP doors, 3,000 kills (as root)"
 	@echo "make many             500 sandboxes side by side, or SANDBAR_MANY, killed and started again (as root)"
 	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; half an hour, once it is built)"
 	@echo "make bench-bus        measure the application bus alone, beside floors, iceoryx2 and NATS (two minutes, once it is built)"
@@ -54,7 +54,8 @@ soak:
 	@sh scripts/setup.sh build
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --lib fuzz -- --nocapture
-	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap abuse
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap_abuse -- --nocapture
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test observers_memory -- --nocapture
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
@@ -71,6 +72,7 @@ check:
 	cargo fmt --all --check
 	cargo fmt --manifest-path benches/bus/Cargo.toml --check
 	cargo fmt --manifest-path benches/wasm/Cargo.toml --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 

@@ -33,22 +33,23 @@
 mod block;
 mod blockwise;
 mod call;
+mod clockwork;
 mod config;
 mod counters;
 mod datagram;
 mod discovery;
 mod dtls;
 mod exchange;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod group;
 mod layers;
 mod message;
 mod observe;
 mod option;
-mod owed;
 mod random;
 mod response;
+mod running;
 mod secure;
 mod verify;
 mod visitor;
@@ -56,14 +57,11 @@ mod watching;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coap_lite::MessageType;
-use futures_util::FutureExt;
 use sandbar_runtime::outputs::Watcher;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use self::config::{CoapConfig, GroupConfig, TransferLimits};
@@ -75,12 +73,13 @@ pub use self::secure::Security;
 pub use self::verify::CoapVerify;
 
 use self::blockwise::download::Tagger;
-use self::call::{Asked, Work, inquire};
+use self::call::{Asked, inquire};
+use self::clockwork::Clockwork;
 use self::datagram::{DatagramSocket, Endpoint, ReceiveBuffer, Transmit};
 use self::dtls::Dtls;
 use self::layers::{Layers, Reaction};
 use self::message::{Received, empty};
-use self::owed::Call;
+use self::running::Call;
 use self::secure::Guard;
 use self::visitor::Visitor;
 use crate::service::Service;
@@ -108,16 +107,7 @@ struct Shared<S> {
     tagger: Tagger,
     /// What it watches for those who observe.
     watcher: Arc<Watcher>,
-    state: Mutex<State>,
-    /// Tells the time keeper that something is due before what it waits for.
-    earlier: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    layers: Layers,
-    /// What the time keeper waits for.
-    awaited: Option<Instant>,
+    layers: Clockwork<Layers>,
 }
 
 impl<S: Service> CoapDoor<S> {
@@ -165,7 +155,6 @@ impl<S: Service> CoapDoor<S> {
             Arc::clone(&watcher),
             Instant::now(),
         );
-        let state = State { layers, awaited: None };
         Ok(Self {
             shared: Arc::new(Shared {
                 socket,
@@ -176,8 +165,7 @@ impl<S: Service> CoapDoor<S> {
                 counters,
                 tagger: Tagger::default(),
                 watcher,
-                state: Mutex::new(state),
-                earlier: Notify::new(),
+                layers: Clockwork::new(layers),
             }),
         })
     }
@@ -223,7 +211,7 @@ impl<S: Service> CoapDoor<S> {
             _ = drain => {}
             () = shared.keep_time() => {}
         }
-        let left = shared.lock().layers.calls();
+        let left = shared.layers.with(|layers| layers.calls());
         if left > 0 {
             tracing::warn!(calls = left, "calls were still running when the door closed");
         }
@@ -269,13 +257,12 @@ impl<S: Service> Shared<S> {
             Received::Request(message) => {
                 let inquiry = inquire(&self.service, &self.config, &message, visitor);
                 let observed = inquiry.as_ref().ok().and_then(|inquiry| inquiry.asked(&message.packet.payload));
-                let reaction = self.change(|layers, now| layers.request(from, message, inquiry, now));
+                let reaction = self.layers.change(|layers, now| layers.request(from, message, inquiry, now));
                 match reaction {
                     Reaction::Silence => {}
                     Reaction::Send(transmit) => self.send(&transmit).await,
                     Reaction::Run(work, pending) => {
-                        let call = Call::new(Arc::clone(self), pending);
-                        self.begin(call, work, calls).await;
+                        Call::new(Arc::clone(self), pending).begin(work, calls).await;
                     }
                 }
                 if let Some(Asked::ToObserve(watched)) = observed {
@@ -283,10 +270,10 @@ impl<S: Service> Shared<S> {
                 }
             }
             Received::Acknowledgement(id) => {
-                self.change(|layers, now| layers.confirmed(from, id, now));
+                self.layers.change(|layers, now| layers.confirmed(from, id, now));
             }
             Received::Reset(id) => {
-                if self.change(|layers, now| layers.rejected(from, id, now)) {
+                if self.layers.change(|layers, now| layers.rejected(from, id, now)) {
                     self.counters.rejected.add();
                 }
             }
@@ -306,25 +293,6 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// Runs a call as far as it goes without waiting, and gives it a task if that is not to its end.
-    async fn begin(self: &Arc<Self>, call: Call<S>, work: Work, calls: &mut JoinSet<()>) {
-        let mut run = Box::pin(call.run(work));
-        // The call answers for itself when it panics; receiving goes on.
-        match catch_unwind(AssertUnwindSafe(|| run.as_mut().now_or_never())) {
-            Ok(Some(Some(transmit))) => self.send(&transmit).await,
-            Ok(Some(None)) => {}
-            Ok(None) => {
-                let shared = Arc::clone(self);
-                calls.spawn(async move {
-                    if let Some(transmit) = run.await {
-                        shared.send(&transmit).await;
-                    }
-                });
-            }
-            Err(_) => tracing::error!("a call panicked"),
-        }
-    }
-
     async fn reset(&self, to: &Endpoint, id: u16) {
         let bytes = Arc::from(empty(MessageType::Reset, id));
         self.send(&Transmit { to: *to, bytes }).await;
@@ -334,51 +302,12 @@ impl<S: Service> Shared<S> {
     async fn keep_time(&self) {
         let mut out = Vec::new();
         loop {
-            let awaited = {
-                let mut state = self.lock();
-                state.layers.tick(Instant::now(), &mut out);
-                state.awaited = state.layers.next_deadline();
-                state.awaited
-            };
+            let until = self.layers.tick(&mut out);
             for transmit in out.drain(..) {
                 self.send(&transmit).await;
             }
-            match awaited {
-                None => self.earlier.notified().await,
-                Some(deadline) => {
-                    let sleep = tokio::time::sleep_until(deadline.into());
-                    tokio::select! {
-                        () = sleep => {}
-                        () = self.earlier.notified() => {}
-                    }
-                }
-            }
+            self.layers.wait(until).await;
         }
-    }
-
-    /// Changes the state, and tells the time keeper if something is due earlier than it knows.
-    fn change<T>(&self, change: impl FnOnce(&mut Layers, Instant) -> T) -> T {
-        let mut state = self.lock();
-        let changed = change(&mut state.layers, Instant::now());
-        let next = state.layers.next_deadline();
-        let earlier = match (next, state.awaited) {
-            (Some(next), Some(awaited)) => next < awaited,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if earlier {
-            state.awaited = next;
-        }
-        drop(state);
-        if earlier {
-            self.earlier.notify_one();
-        }
-        changed
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a bug of ours; the door goes on with the state as it is.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(&self, transmit: &Transmit) {

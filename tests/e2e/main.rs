@@ -8,6 +8,7 @@
 //! | [`readings`] | a device's readings are answered over CoAP and HTTP |
 //! | [`pictures`] | large payloads pass block by block |
 //! | [`observing`] | displays that observe a function are told of what it gives out |
+//! | [`blocks`] | payloads in blocks of every size, by clients that nobody here wrote |
 //! | [`paths`] | a call's path is told; each call has processes of its own |
 //! | [`isolation`] | what a function can see and touch |
 //! | [`wakeups`] | what one hop costs in system calls |
@@ -40,6 +41,7 @@
 )]
 
 mod bench;
+mod blocks;
 mod coaps;
 mod deployments;
 mod described;

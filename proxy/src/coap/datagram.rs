@@ -343,3 +343,21 @@ fn destination(message: ControlMessageOwned) -> Option<Option<LocalAddress>> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coap::CoapConfig;
+
+    #[tokio::test]
+    #[allow(clippy::print_stderr, reason = "says aloud what is skipped")]
+    async fn the_receive_buffer_is_as_large_as_asked_for() {
+        let asked = CoapConfig::default().receive_buffer_bytes;
+        let socket = DatagramSocket::bind(([127, 0, 0, 1], 0).into(), asked).unwrap();
+        let got = socket::getsockopt(socket.socket.get_ref(), sockopt::RcvBuf).unwrap() / 2;
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("SKIPPED: the system's limit on receive buffers is only for root to pass; {got} bytes");
+        }
+        assert!(asked >= 4 << 20 && got >= asked, "{got} bytes of {asked}");
+    }
+}

@@ -45,6 +45,7 @@ use self::cookie::Cookies;
 use self::handshakes::{Handshake, Handshakes};
 use self::hello::{Alert, Hello};
 use self::sessions::Sessions;
+use super::clockwork::Timed;
 use super::counters::CoapCounters;
 use super::datagram::{Endpoint, SessionNumber, Transmit};
 use crate::dtls::{Broken, Yield};
@@ -145,36 +146,9 @@ impl Dtls {
         }
     }
 
-    /// Does what is due.
-    pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
-        for _ in 0..TICKED_AT_ONCE_MAX {
-            let Some(client) = self.handshakes.due_by(now) else { break };
-            let Some((number, mut handshake)) = self.handshakes.remove(&client) else { break };
-            match handshake.association.tick(now) {
-                Ok(yielded) if !self.too_old(&handshake, now) => {
-                    out.extend(to(client, yielded.datagrams));
-                    handshake.due = self.next_look(&handshake, yielded.due, now);
-                    self.handshakes.insert(client, Some(number), handshake);
-                }
-                Ok(_) => self.failed(&client, &Broken::because("it took too long")),
-                Err(broken) => self.failed(&client, &broken),
-            }
-        }
-        for _ in 0..TICKED_AT_ONCE_MAX {
-            let Some(number) = self.sessions.idle_by(&self.limits, now) else { break };
-            self.counters.sessions_expired.add();
-            self.close(number, out);
-        }
-    }
-
     /// The sessions that have ended since this was asked last.
     pub(super) fn take_ended(&mut self) -> Vec<Endpoint> {
         std::mem::take(&mut self.ended)
-    }
-
-    /// When [`Self::tick`] has to be called next.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.handshakes.next_due(), self.sessions.next_due()].into_iter().flatten().min()
     }
 
     /// Goes on with other keys. Sessions of identities that are gone, or have another key, end; grants count from now on.
@@ -374,6 +348,33 @@ impl Dtls {
         let last = handshake.begun + self.limits.handshake_time_max;
         // What is due already has been done.
         due.filter(|due| *due > now).map_or(last, |due| due.min(last))
+    }
+}
+
+impl Timed for Dtls {
+    fn next_deadline(&self) -> Option<Instant> {
+        [self.handshakes.next_due(), self.sessions.next_due()].into_iter().flatten().min()
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
+        for _ in 0..TICKED_AT_ONCE_MAX {
+            let Some(client) = self.handshakes.due_by(now) else { break };
+            let Some((number, mut handshake)) = self.handshakes.remove(&client) else { break };
+            match handshake.association.tick(now) {
+                Ok(yielded) if !self.too_old(&handshake, now) => {
+                    out.extend(to(client, yielded.datagrams));
+                    handshake.due = self.next_look(&handshake, yielded.due, now);
+                    self.handshakes.insert(client, Some(number), handshake);
+                }
+                Ok(_) => self.failed(&client, &Broken::because("it took too long")),
+                Err(broken) => self.failed(&client, &broken),
+            }
+        }
+        for _ in 0..TICKED_AT_ONCE_MAX {
+            let Some(number) = self.sessions.idle_by(&self.limits, now) else { break };
+            self.counters.sessions_expired.add();
+            self.close(number, out);
+        }
     }
 }
 

@@ -96,7 +96,7 @@ impl Exchanges {
     }
 
     /// Whether nothing is remembered, counted or due.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         let held = self.count + self.bytes + self.calls + self.payload_bytes + self.confirmations + self.peers.len();
         held == 0 && self.next_deadline().is_none()

@@ -1,341 +1,190 @@
-//! Anything that anybody may send, in any order, with time passing between: datagram → message → layers.
+//! Anything that anybody may send, in any order, with time passing between: layer by layer, and all of them together.
 //!
-//! An input is a program: datagrams of four peers, most of them well formed and then damaged, steps of time, and ends of calls. After
-//! each, what leaves is looked at; at the end all calls are ended, time runs out, and nothing may be left.
-//!
-//! `SANDBAR_SOAK` makes it ten million datagrams, where it is else a hundred thousand.
+//! Each function here takes any bytes, makes of them what its layer is given, and panics if the layer does what it may not. They are called with
+//! what is drawn at random and with kept inputs by the tests beside this, and by the fuzzer in `fuzz/`, for which this is built with the
+//! feature `fuzz`.
 
-#![allow(clippy::print_stdout, reason = "says how fast it was")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what is not as it should be is found by a panic")]
 
-use std::collections::HashMap;
-use std::sync::Arc;
+mod run;
+
+use std::collections::LinkedList;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType, ResponseType};
-use sandbar_runtime::outputs::{Output, Outputs, Watched};
-use sandbar_runtime::{Answer, AnswerProperties, Origin, Outcome, Request};
+use coap_lite::{CoapOption, ResponseType};
 
-use super::blockwise::download::Tagger;
-use super::call::inquire;
-use super::config::{CoapConfig, TransferLimits};
-use super::counters::CoapCounters;
-use super::datagram::{Endpoint, Transmit};
-use super::layers::{Layers, Pending, Reaction};
-use super::message::{Received, Token, read};
-use super::observe::Representation;
+use self::run::Run;
+use super::block::Block;
+use super::blockwise::Key;
+use super::blockwise::download::Downloads;
+use super::blockwise::upload::{Progress, Uploads};
+use super::config::TransferLimits;
+use super::datagram::Endpoint;
+use super::message::{Message, Received, read};
+use super::option;
 use super::response::Response;
 use super::verify::CoapVerify;
-use super::visitor::Visitor;
-use crate::service::{ServedApplication, Service};
 
+/// As [`super::CoapConfig::options_max`] is by default.
+const OPTIONS_MAX: usize = 64;
 const PAYLOAD_BYTES_MAX: usize = 4096;
-/// The longest datagram that leaves: a block and its options, or an echoed token and a diagnostic.
-const DATAGRAM_BYTES_MAX: usize = 1152;
-const DATAGRAMS: usize = 100_000;
-const DATAGRAMS_SOAK: usize = 10_000_000;
-const STEPS: usize = 40;
+const VERIFY: [CoapVerify; 2] = [CoapVerify::Never, CoapVerify::Always];
+const TIMES_MS: [u64; 6] = [1, 100, 250, 3000, 61_000, 150_000];
+const ANSWER_BYTES: [usize; 6] = [0, 10, 1024, 1025, 3000, 7000];
 
-/// One application, `a`.
-#[derive(Clone, Debug)]
-struct One;
+/// Tries any bytes.
+pub type Tried = fn(&[u8]);
 
-impl Service for One {
-    fn find(&self, _: Origin, application: &str, _: Option<&str>) -> Result<(), Box<Answer>> {
-        let refused = || Box::new(Answer::refused(Outcome::NotFound, "no such application"));
-        (application == "a").then_some(()).ok_or_else(refused)
-    }
+/// What there is to try, by name.
+pub const LAYERS: [(&str, Tried); 4] =
+    [("codec", codec), ("options", options), ("blocks", blocks), ("exchanges", exchanges)];
 
-    async fn call(&self, _: Request) -> Answer {
-        Answer::refused(Outcome::Failed, "nothing runs here")
-    }
-
-    fn payload_bytes_max(&self) -> usize {
-        PAYLOAD_BYTES_MAX
-    }
-
-    fn outputs(&self) -> Arc<Outputs> {
-        Arc::default()
-    }
-
-    fn applications(&self, _: Origin) -> Vec<ServedApplication> {
-        Vec::new()
+/// A datagram is read or refused as RFC 7252, sections 3 and 4, has it; what is read says the same when it is written again.
+pub fn codec(datagram: &[u8]) {
+    let kind = datagram.first().map(|first| first >> 4);
+    let confirmable = kind == Some(0b0100) && datagram.len() >= 4;
+    match read(datagram, OPTIONS_MAX) {
+        Received::Request(message) => {
+            assert_eq!(message.confirmable, confirmable);
+            let Message { token, packet, .. } = again(&message);
+            assert_eq!((token, packet), (message.token, message.packet));
+        }
+        Received::Ping(id) | Received::Malformed(id, _) => {
+            assert!(confirmable, "only who waits for it is sent a Reset");
+            assert_eq!(id.to_be_bytes(), datagram[2..4]);
+        }
+        Received::Ignored(error) => assert!(!confirmable, "{error}: whoever waits is told"),
+        Received::Acknowledgement(_) => assert_eq!(kind, Some(0b0110)),
+        Received::Reset(_) => assert_eq!(kind, Some(0b0111)),
     }
 }
 
-/// A door without a socket, and what is known of what it should do.
-struct Run {
-    layers: Layers,
-    config: Arc<CoapConfig>,
-    now: Instant,
-    pending: Vec<Pending>,
-    tagger: Tagger,
-    /// Messages of ours that a peer may answer: to whom, and their ids.
-    ours: Vec<(u16, u16)>,
-    /// By peer and message id: the token that came last, and when its request ran.
-    ran: HashMap<(u16, u16), (Token, Option<Instant>)>,
+/// A request, written and read.
+fn again(message: &Message) -> Message {
+    let bytes = message.packet.to_bytes_unlimited().unwrap();
+    let again = read(&bytes, OPTIONS_MAX);
+    let Received::Request(again) = again else { panic!("{message:?} became {again:?}") };
+    again
 }
 
-/// Limits so tight that all are met.
-fn tight(verify: CoapVerify) -> CoapConfig {
-    let transfers = TransferLimits {
-        transfers_max: 4,
-        transfers_per_peer_max: 2,
-        bytes_max: 12_000,
-        bytes_per_peer_max: 6000,
-        ..TransferLimits::default()
-    };
-    CoapConfig {
-        verify,
-        verified_max: 2,
-        calls_in_flight_max: 8,
-        calls_in_flight_per_peer_max: 4,
-        rate_per_peer: 20,
-        rate_burst: 8,
-        payload_bytes_in_flight_max: 8000,
-        peers_max: 3,
-        exchanges_max: 24,
-        exchanges_per_peer_max: 12,
-        exchange_bytes_max: 24 * 1024,
-        confirmations_max: 4,
-        observers_max: 2,
-        observers_per_peer_max: 2,
-        observed_bytes_max: 8000,
-        observe_confirm_every: 3,
-        uploads: transfers.clone(),
-        downloads: transfers,
-        ..CoapConfig::default()
+/// Options are understood or refused, none is dropped on the way; `bytes` is a method, and what follows a header.
+pub fn options(bytes: &[u8]) {
+    let (method, rest) = bytes.split_first().map_or((1, bytes), |(method, rest)| (1 + method % 7, rest));
+    let datagram = [&[0x40, method, 0, 1], rest].concat();
+    let Received::Request(Message { mut packet, .. }) = read(&datagram, OPTIONS_MAX) else { return };
+    let values = |number| packet.get_option(number).map_or(0, LinkedList::len);
+    match option::read(&packet) {
+        Ok(read) => {
+            assert_eq!(read.path.len(), values(CoapOption::UriPath));
+            assert_eq!(read.query.len(), values(CoapOption::UriQuery));
+            assert!(read.held.iter().all(|tag| (1..=8).contains(&tag.len())));
+        }
+        Err(refusal) => {
+            assert!(refusal.response.class() >= 4 && !refusal.response.payload.is_empty());
+            assert!(!refusal.silent_if_not_confirmable || refusal.response.code == ResponseType::BadOption);
+        }
     }
+    let key = option::cache_key(method, &packet);
+    for option in [CoapOption::Block1, CoapOption::Block2, CoapOption::ETag] {
+        packet.add_option(option, vec![0x16]);
+    }
+    assert_eq!(key, option::cache_key(method, &packet), "blocks of one transfer have one key");
 }
 
-impl Run {
-    fn new(verify: CoapVerify, counters: &Arc<CoapCounters>) -> Self {
-        let (config, now) = (Arc::new(tight(verify)), Instant::now());
-        let layers = {
-            let watcher = Arc::new(Arc::<Outputs>::default().watcher());
-            Layers::new(Arc::clone(&config), Arc::clone(counters), PAYLOAD_BYTES_MAX, watcher, now)
-        };
-        Self {
-            layers,
-            config,
-            now,
-            pending: Vec::new(),
-            tagger: Tagger::default(),
-            ours: Vec::new(),
-            ran: HashMap::new(),
-        }
+/// Bytes as instructions take them; behind the end there are zeros.
+struct Tape<'a>(&'a [u8]);
+
+impl<'a> Tape<'a> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
     }
 
-    fn datagram(&mut self, port: u16, bytes: &[u8]) {
-        let from = Endpoint { remote: std::net::SocketAddr::from(([10, 0, 0, 1], port)), local: None, session: None };
-        match read(bytes, self.config.options_max) {
-            Received::Request(message) => {
-                let (id, token) = (message.id, message.token);
-                let last = self.ran.entry((port, id)).or_insert((token, None));
-                if last.0 != token {
-                    *last = (token, None);
-                }
-                let inquiry = inquire(&One, &self.config, &message, &Visitor::Stranger(from.remote.ip()));
-                match self.layers.request(&from, message, inquiry, self.now) {
-                    Reaction::Silence => {}
-                    Reaction::Send(transmit) => look_at(&transmit),
-                    Reaction::Run(_, pending) => {
-                        let before = last.1.replace(self.now);
-                        let again = before.is_some_and(|ran| self.now - ran < self.config.non_confirmable_lifetime);
-                        assert!(!again, "message {id:04x} of {port} ran twice");
-                        self.pending.push(*pending);
-                    }
-                }
-            }
-            Received::Acknowledgement(id) => self.layers.confirmed(&from, id, self.now),
-            Received::Reset(id) => {
-                self.layers.rejected(&from, id, self.now);
-            }
-            Received::Ping(_) | Received::Malformed(..) | Received::Ignored(_) => {}
-        }
+    fn number(&mut self) -> usize {
+        usize::from(u16::from_be_bytes([self.byte(), self.byte()]))
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.now += time;
-        let mut out = Vec::new();
-        self.layers.tick(self.now, &mut out);
-        out.iter().for_each(look_at);
-        let answerable = |transmit: &&Transmit| transmit.bytes[0] >> 4 & 0b11 < 2;
-        let ids = |sent: &Transmit| (sent.to.remote.port(), u16::from_be_bytes([sent.bytes[2], sent.bytes[3]]));
-        self.ours.extend(out.iter().filter(answerable).map(ids));
-        let due = self.layers.next_deadline();
-        assert!(due.is_none_or(|due| due > self.now), "there is always something to do");
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::from(self.byte()) % choices.len()]
     }
 
-    fn end_call(&mut self, which: usize, payload_bytes: usize) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let pending = self.pending.swap_remove(which % self.pending.len());
-        let payload = Bytes::from(vec![7; payload_bytes]);
-        let response = Response { payload, ..Response::new(ResponseType::Changed) };
-        self.layers.answered(pending, response, self.now).iter().for_each(look_at);
-    }
-
-    /// A function gives something out.
-    fn publish(&mut self, function: Option<&str>, payload_bytes: usize, content_format: Option<u16>) {
-        let watched = Watched { application: "a".to_owned(), function: function.map(str::to_owned) };
-        let payload = Bytes::from(vec![7; payload_bytes]);
-        let output = Output { payload, content_format, properties: AnswerProperties::default() };
-        self.layers.published(&watched, Representation::new(output, &self.tagger), 1);
-    }
-
-    /// The application is replaced by one without some functions, or the door closes.
-    fn reconsider(&mut self, gone: Option<&str>) {
-        let gone = gone.map(str::to_owned);
-        let refusal = || Response::error(ResponseType::NotFound, "gone");
-        let judge = |_: &Visitor, watched: &Watched| {
-            if watched.function == gone { Err(refusal()) } else { Ok(()) }
-        };
-        self.layers.reconsider(Some("a"), judge, self.now).iter().for_each(look_at);
-    }
-
-    /// Everything ends, and nothing is left.
-    fn end(mut self) {
-        while !self.pending.is_empty() {
-            self.end_call(0, 10);
-        }
-        // Who observes is asked for a sign of life after a day, and not heard.
-        for _ in 0..8 {
-            self.pass(Duration::from_secs(100));
-        }
-        self.pass(Duration::from_secs(24 * 3600));
-        for _ in 0..8 {
-            self.pass(Duration::from_secs(100));
-        }
-        assert!(self.layers.is_empty(), "{:?}", self.layers);
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        taken
     }
 }
 
-/// What leaves is a message of ours, and no longer than a datagram should be.
-fn look_at(transmit: &Transmit) {
-    assert!(transmit.bytes.len() <= DATAGRAM_BYTES_MAX, "{} bytes", transmit.bytes.len());
-    let packet = Packet::from_bytes(&transmit.bytes).unwrap();
-    assert!(matches!(packet.header.code, MessageClass::Response(_) | MessageClass::Empty), "{packet:?}");
+/// The bytes of a payload from one place to another: each says where it is.
+fn payload(from: usize, to: usize) -> Vec<u8> {
+    (from..to).map(|at| (at ^ at >> 8).to_le_bytes()[0]).collect()
 }
 
-/// A request of which everything that makes a difference is drawn.
-fn request(draw: &mut fastrand::Rng) -> Vec<u8> {
-    let mut packet = Packet::new();
-    packet.header.set_type(*draw.choice(&[MessageType::Confirmable, MessageType::NonConfirmable]).unwrap());
-    let methods = [RequestType::Get, RequestType::Post, RequestType::Put, RequestType::Fetch, RequestType::Delete];
-    packet.header.code = MessageClass::Request(*draw.choice(&methods).unwrap());
-    packet.header.message_id = draw.u16(0..12);
-    packet.set_token(vec![draw.u8(0..2); draw.usize(0..9)]);
-    let path: &[&str] = draw.choice(&[&["a"][..], &["a"], &["a", "f"], &["b"], &[".well-known", "core"]]).unwrap();
-    for segment in path {
-        packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
-    }
-    for option in [1, 5, 6, 12, 15, 17, 23, 27, 27, 35, 60, 252, 258, 292] {
-        if draw.u8(0..6) == 0 {
-            let value = if matches!(option, 23 | 27) {
-                vec![draw.u8(0..6) << 4 | draw.u8(0..2) << 3 | draw.u8(..) & 7]
-            } else {
-                (0..draw.usize(0..4)).map(|_| draw.u8(..)).collect()
-            };
-            packet.add_option(CoapOption::from(option), value);
-        }
-    }
-    packet.payload = vec![1; *draw.choice(&[0, 1, 16, 32, 64, 512, 1024, 1024, 5000]).unwrap()];
-    packet.to_bytes_unlimited().unwrap()
-}
-
-/// A request to observe, or to observe no more.
-fn observe(draw: &mut fastrand::Rng) -> Vec<u8> {
-    let mut packet = Packet::new();
-    packet.header.set_type(*draw.choice(&[MessageType::Confirmable, MessageType::NonConfirmable]).unwrap());
-    packet.header.code = MessageClass::Request(*draw.choice(&[RequestType::Get, RequestType::Fetch]).unwrap());
-    packet.header.message_id = draw.u16(..);
-    packet.set_token(vec![draw.u8(0..3)]);
-    packet.add_option(CoapOption::Observe, if draw.u8(0..5) == 0 { vec![1] } else { Vec::new() });
-    for segment in *draw.choice(&[&["a"][..], &["a", "f"]]).unwrap() {
-        packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
-    }
-    if draw.u8(0..4) == 0 {
-        packet.add_option(CoapOption::Block2, vec![draw.u8(0..7)]);
-    }
-    if draw.u8(0..4) == 0 {
-        packet.add_option(CoapOption::Accept, vec![50]);
-    }
-    packet.to_bytes_unlimited().unwrap()
-}
-
-fn damaged(draw: &mut fastrand::Rng, mut bytes: Vec<u8>) -> Vec<u8> {
-    for _ in 0..draw.usize(0..4) {
-        let at = draw.usize(0..bytes.len().clamp(1, 64));
-        match draw.u8(0..5) {
-            0 if at < bytes.len() => bytes[at] = draw.u8(..),
-            1 if at < bytes.len() => bytes[at] ^= 1 << draw.u8(0..8),
-            2 if at < bytes.len() => {
-                bytes.remove(at);
-            }
-            3 => bytes.insert(at.min(bytes.len()), draw.u8(..)),
-            _ => bytes.truncate(at),
-        }
-    }
-    bytes
-}
-
-#[test]
-fn nothing_that_is_sent_breaks_the_door_or_stays_in_it() {
-    let soak = std::env::var_os("SANDBAR_SOAK").is_some();
-    let datagrams = if soak { DATAGRAMS_SOAK } else { DATAGRAMS };
-    let counters = Arc::<CoapCounters>::default();
-    let (mut sent, mut seed, began) = (0, 0, Instant::now());
-    while sent < datagrams {
-        seed += 1;
-        // A failure names its seed, which alone makes the same run again.
-        let mut draw = fastrand::Rng::with_seed(seed);
-        let verify = if seed % 4 == 0 { CoapVerify::Always } else { CoapVerify::Never };
-        let mut run = Run::new(verify, &counters);
-        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..STEPS {
-                match draw.u8(0..12) {
-                    0 => run.pass(Duration::from_millis(*draw.choice(&[1, 100, 250, 3000, 61_000, 150_000]).unwrap())),
-                    1 | 2 => run.end_call(draw.usize(..), *draw.choice(&[0, 10, 1024, 1025, 3000, 7000]).unwrap()),
-                    3 => {
-                        let function = *draw.choice(&[None, Some("f")]).unwrap();
-                        let format = *draw.choice(&[None, None, None, Some(50)]).unwrap();
-                        match draw.u8(0..8) {
-                            0 => run.reconsider(function),
-                            _ => run.publish(function, *draw.choice(&[0, 10, 1025, 3000, 9000]).unwrap(), format),
-                        }
-                    }
-                    4 => {
-                        let whole = observe(&mut draw);
-                        run.datagram(draw.u16(1..5), &whole);
-                        sent += 1;
-                    }
-                    5 => {
-                        let id = *run.ours.last().unwrap_or(&(1, 0));
-                        let kind = if draw.u8(0..3) == 0 { 0x70 } else { 0x60 };
-                        let [high, low] = id.1.to_be_bytes();
-                        run.datagram(id.0, &[kind, 0, high, low]);
-                    }
-                    6 => {
-                        let kind = draw.u8(4..8) << 4;
-                        run.datagram(draw.u16(1..5), &[kind, 0, draw.u8(..), draw.u8(..)]);
-                    }
-                    _ => {
-                        let whole = request(&mut draw);
-                        let bytes = if draw.bool() { damaged(&mut draw, whole) } else { whole };
-                        run.datagram(draw.u16(1..5), &bytes);
-                        sent += 1;
-                    }
+/// Blocks in any order: a payload that is put together has every byte in its place, and so has each block of one that is cut.
+pub fn blocks(bytes: &[u8]) {
+    let mut tape = Tape(bytes);
+    let limits = TransferLimits { transfers_max: 2, bytes_max: 6000, ..TransferLimits::default() };
+    let mut uploads = Uploads::new(limits.clone(), PAYLOAD_BYTES_MAX);
+    let mut downloads = Downloads::new(limits);
+    let mut lengths = [0; 3];
+    let now = Instant::now();
+    while !tape.0.is_empty() {
+        let which = tape.byte() % 3;
+        let peer = Endpoint { remote: ([10, 0, 0, which], 1).into(), local: None, session: None };
+        let key = Key { peer, request: Box::from([which]) };
+        let kind = tape.byte();
+        let Ok(block) = Block::decode(tape.take(3)) else { continue };
+        assert_eq!(Block::decode(&block.encode()), Ok(block));
+        let length = &mut lengths[usize::from(which)];
+        match kind % 3 {
+            0 => {
+                let part = if block.more { block.size() } else { usize::from(kind) };
+                let sent = payload(block.offset(), block.offset() + part);
+                if let Ok(Progress::Whole(whole)) = uploads.take(&key, block, None, &sent, now) {
+                    assert_eq!(whole, payload(0, block.offset() + part));
                 }
             }
-            run.end();
-        }));
-        assert!(told.is_ok(), "seed {seed}");
+            1 => {
+                *length = usize::from(kind) * 16;
+                let answer = Response { payload: payload(0, *length).into(), ..Response::new(ResponseType::Content) };
+                let first = downloads.begin(&key, answer, Some(Block { number: 0, ..block }), now);
+                assert!(first.class() != 2 || first.payload == payload(0, block.size().min(*length)));
+            }
+            _ => {
+                let part = downloads.go_on(&key, block, now);
+                let end = (block.offset() + block.size()).min(*length);
+                assert!(part.class() != 2 || part.payload == payload(block.offset(), end));
+                assert!(part.class() != 2 || part.block2.unwrap().more == (end < *length));
+            }
+        }
     }
-    let never: Vec<_> =
-        counters.list().into_iter().filter(|(name, count)| name.starts_with("observers") && *count == 0).collect();
-    // Sessions are another door's.
-    assert_eq!(never, [("observers_gone", 0)], "all that becomes of observations has happened");
-    println!("{sent} datagrams in {:?}", began.elapsed());
+    let later = now + Duration::from_secs(3600);
+    uploads.expire(later);
+    downloads.expire(later);
+    assert!(uploads.is_empty() && downloads.is_empty());
 }
+
+/// A program of datagrams, steps of time and ends of calls, for a whole door: nothing runs twice, and nothing is left.
+pub fn exchanges(bytes: &[u8]) {
+    let mut tape = Tape(bytes);
+    let mut run = Run::new(tape.one_of(&VERIFY), &std::sync::Arc::default());
+    while !tape.0.is_empty() {
+        match tape.byte() % 8 {
+            0 => run.pass(Duration::from_millis(tape.one_of(&TIMES_MS))),
+            1 => {
+                let which = tape.byte().into();
+                run.end_call(which, tape.one_of(&ANSWER_BYTES));
+            }
+            _ => {
+                let port = 1 + u16::from(tape.byte() % 4);
+                let length = tape.number() % 1500;
+                run.datagram(port, tape.take(length));
+            }
+        }
+    }
+    run.end();
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use super::blockwise::Key;
 use super::blockwise::download::Downloads;
 use super::blockwise::upload::{Progress, Refused, Uploads};
 use super::call::{Inquiry, Work, overloaded, too_large};
+use super::clockwork::Timed;
 use super::config::CoapConfig;
 use super::counters::CoapCounters;
 use super::datagram::{Endpoint, Transmit};
@@ -55,6 +56,8 @@ pub(super) struct Pending {
     pub(super) method: Method,
     /// The only content format the peer takes.
     pub(super) accept: Option<u16>,
+    /// The states of the answer that the peer has already, by their ETags.
+    pub(super) held: Box<[Box<[u8]>]>,
     unwanted: Unwanted,
     /// The last block of the request, to be named in the answer.
     block1: Option<Block>,
@@ -109,7 +112,7 @@ impl Layers {
     }
 
     /// Whether nothing is held of anybody.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         let transfers = self.uploads.is_empty() && self.downloads.is_empty();
         self.exchanges.is_empty() && transfers && self.groups.is_empty() && self.observers.is_empty()
@@ -213,31 +216,6 @@ impl Layers {
         self.downloads.forget(session);
     }
 
-    /// Does what is due, and gives what is to be sent.
-    pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
-        self.exchanges.tick(now, out);
-        while let Some(answer) = self.groups.next_due(now) {
-            self.counters.group_answers.add_many(u64::from(answer.is_some()));
-            out.extend(answer);
-        }
-        let (observers, below) = self.observing();
-        observers.tick(below, now, out);
-        self.uploads.expire(now);
-        self.downloads.expire(now);
-        let dropped = self.uploads.dropped() + self.downloads.dropped();
-        for _ in self.transfers_dropped..dropped {
-            self.counters.transfers_expired.add();
-        }
-        self.transfers_dropped = dropped;
-    }
-
-    /// When [`Self::tick`] has to be called next.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let transfers = [self.uploads.next_deadline(), self.downloads.next_deadline()];
-        let others = [self.exchanges.next_deadline(), self.groups.next_deadline(), self.observers.next_deadline()];
-        transfers.into_iter().chain(others).flatten().min()
-    }
-
     /// A new request that nothing speaks against: refuses it for want of room, or takes its payload in.
     fn admit(&mut self, from: &Endpoint, mut message: Message, inquiry: Inquiry, now: Instant) -> Reaction {
         let options = &inquiry.options;
@@ -279,6 +257,7 @@ impl Layers {
             key,
             method: inquiry.method,
             accept: options.accept,
+            held: options.held.as_slice().into(),
             unwanted: options.unwanted,
             block1,
             block2,
@@ -350,6 +329,31 @@ impl Layers {
         let Arrival { from, message, unwanted, now } = *arrival;
         let response = Some(response).filter(|response| !unwanted.covers(response));
         self.exchanges.answer_at_once(from, message, response, now).into()
+    }
+}
+
+impl Timed for Layers {
+    fn tick(&mut self, now: Instant, out: &mut Vec<Transmit>) {
+        self.exchanges.tick(now, out);
+        while let Some(answer) = self.groups.next_due(now) {
+            self.counters.group_answers.add_many(u64::from(answer.is_some()));
+            out.extend(answer);
+        }
+        let (observers, below) = self.observing();
+        observers.tick(below, now, out);
+        self.uploads.expire(now);
+        self.downloads.expire(now);
+        let dropped = self.uploads.dropped() + self.downloads.dropped();
+        for _ in self.transfers_dropped..dropped {
+            self.counters.transfers_expired.add();
+        }
+        self.transfers_dropped = dropped;
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let transfers = [self.uploads.next_deadline(), self.downloads.next_deadline()];
+        let others = [self.exchanges.next_deadline(), self.groups.next_deadline(), self.observers.next_deadline()];
+        transfers.into_iter().chain(others).flatten().min()
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct RequestOptions {
     pub(super) size1: Option<u32>,
     /// The classes of response the peer does not want to hear (RFC 7967).
     pub(super) unwanted: Unwanted,
+    /// The states of the response that the peer has already, by their ETags: 1 to 8 bytes each.
+    pub(super) held: Vec<Box<[u8]>>,
     /// Whether a precondition is stated that no function can meet.
     pub(super) precondition_fails: bool,
 }
@@ -75,6 +77,7 @@ const fn repeatable(number: u16, shortest: usize, longest: usize) -> Rule {
 }
 
 const IF_MATCH: u16 = 1;
+const ETAG: u16 = 4;
 const IF_NONE_MATCH: u16 = 5;
 const OBSERVE: u16 = 6;
 const URI_PATH: u16 = 11;
@@ -134,6 +137,7 @@ pub(super) fn read(packet: &Packet) -> Result<RequestOptions, Refusal> {
         block2: block(packet, BLOCK2)?,
         size1: value(packet, SIZE1).map(number_of),
         unwanted: unwanted(packet),
+        held: held(packet),
         precondition_fails,
     })
 }
@@ -158,6 +162,12 @@ fn observe(packet: &Packet) -> Option<Observe> {
         1 => Some(Observe::Deregister),
         _ => None,
     }
+}
+
+/// What the peer has already. A tag of a wrong length names nothing.
+fn held(packet: &Packet) -> Vec<Box<[u8]>> {
+    let tags = packet.get_option(CoapOption::ETag).into_iter().flatten();
+    tags.filter(|tag| (1..=8).contains(&tag.len())).map(|tag| tag.as_slice().into()).collect()
 }
 
 /// What a peer gives back to show that its address is its own.
@@ -212,12 +222,12 @@ fn block(packet: &Packet, number: u16) -> Result<Option<Block>, Refusal> {
 
 /// What makes two requests of a peer parts of one block-wise transfer: the method and every option that belongs to
 /// the cache key (RFC 7252, section 5.4.2), the query and Request-Tag (RFC 9175) among them. Left out are the options
-/// that differ between the blocks of one transfer.
+/// that differ between the blocks of one transfer, ETags of what the peer has among them: it asks for later blocks without.
 pub(super) fn cache_key(method: u8, packet: &Packet) -> Box<[u8]> {
     let mut key = vec![method];
     for (&number, values) in packet.options() {
         let no_cache_key = number & 0b1_1110 == 0b1_1100;
-        if no_cache_key || matches!(number, OBSERVE | BLOCK1 | BLOCK2 | NO_RESPONSE) {
+        if no_cache_key || matches!(number, ETAG | OBSERVE | BLOCK1 | BLOCK2 | NO_RESPONSE) {
             continue;
         }
         for value in values {

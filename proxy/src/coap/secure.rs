@@ -3,14 +3,14 @@
 //! It has a lock of its own, so that a handshake's computation holds up the receiving task alone, and no call's answer for
 //! longer than that.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
 use sandbar_runtime::manifest::access::within;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::clockwork::Clockwork;
 use super::datagram::{Endpoint, Transmit};
 use super::dtls::{Arrival, Dtls, DtlsConfig};
 use super::visitor::Visitor;
@@ -26,56 +26,39 @@ pub struct Security {
     pub keys: watch::Receiver<Arc<Keys>>,
 }
 
-/// The layer, and what its time keeper waits for.
+/// The layer, and the keys as they change.
 #[derive(Debug)]
 pub(super) struct Guard {
-    state: Mutex<State>,
-    /// Tells the time keeper that something is due before what it waits for.
-    earlier: Notify,
+    dtls: Clockwork<Dtls>,
     keys: watch::Receiver<Arc<Keys>>,
-}
-
-#[derive(Debug)]
-struct State {
-    dtls: Dtls,
-    awaited: Option<Instant>,
 }
 
 impl Guard {
     pub(super) fn new(dtls: Dtls, keys: watch::Receiver<Arc<Keys>>) -> Self {
-        Self { state: Mutex::new(State { dtls, awaited: None }), earlier: Notify::new(), keys }
+        Self { dtls: Clockwork::new(dtls), keys }
     }
 
     pub(super) fn receive(&self, from: &Endpoint, datagram: &[u8]) -> Arrival {
-        let mut state = self.lock();
-        let mut arrival = state.dtls.receive(from, datagram, Instant::now());
-        arrival.ended = state.dtls.take_ended();
-        let next = state.dtls.next_deadline();
-        let earlier = match (next, state.awaited) {
-            (Some(next), Some(awaited)) => next < awaited,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if earlier {
-            state.awaited = next;
-            self.earlier.notify_one();
-        }
-        arrival
+        self.dtls.change(|dtls, now| {
+            let mut arrival = dtls.receive(from, datagram, now);
+            arrival.ended = dtls.take_ended();
+            arrival
+        })
     }
 
     pub(super) fn seal(&self, transmit: &Transmit) -> Vec<Transmit> {
-        self.lock().dtls.seal(transmit)
+        self.dtls.with(|dtls| dtls.seal(transmit))
     }
 
     pub(super) fn close_all(&self) -> Vec<Transmit> {
         let mut out = Vec::new();
-        self.lock().dtls.close_all(&mut out);
+        self.dtls.with(|dtls| dtls.close_all(&mut out));
         out
     }
 
     /// The sessions that have ended since this was asked last, or a datagram came.
     pub(super) fn take_ended(&self) -> Vec<Endpoint> {
-        self.lock().dtls.take_ended()
+        self.dtls.with(Dtls::take_ended)
     }
 
     /// An identity as it is now, if there is one of its name.
@@ -92,36 +75,19 @@ impl Guard {
     pub(super) async fn next(&self, keys: &mut watch::Receiver<Arc<Keys>>) -> Vec<Transmit> {
         loop {
             let mut out = Vec::new();
-            let awaited = {
-                let mut state = self.lock();
-                state.dtls.tick(Instant::now(), &mut out);
-                state.awaited = state.dtls.next_deadline();
-                state.awaited
-            };
+            let until = self.dtls.tick(&mut out);
             if !out.is_empty() {
                 return out;
             }
-            let due = async {
-                match awaited {
-                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = due => {}
-                () = self.earlier.notified() => {}
+                () = self.dtls.wait(until) => {}
                 () = changed(keys) => {
                     let keys = Arc::clone(&keys.borrow_and_update());
-                    self.lock().dtls.replace_keys(keys, &mut out);
+                    self.dtls.with(|dtls| dtls.replace_keys(keys, &mut out));
                     return out;
                 }
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a bug of ours; the door goes on with the state as it is.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,7 +143,7 @@ impl<S: Service> Shared<S> {
 
     fn forget(&self, ended: &[Endpoint]) {
         for session in ended {
-            self.change(|layers, _| layers.ended(session));
+            self.layers.change(|layers, _| layers.ended(session));
         }
     }
 }

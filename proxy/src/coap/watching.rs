@@ -20,7 +20,7 @@ impl<S: Service> Shared<S> {
                 match change {
                     Change::Output(watched, output, given) => {
                         let newest = Representation::new(output, &self.tagger);
-                        self.change(|layers, _| layers.published(&watched, newest, given));
+                        self.layers.change(|layers, _| layers.published(&watched, newest, given));
                     }
                     Change::Application(name) => self.reconsider(Some(&name)).await,
                 }
@@ -32,7 +32,8 @@ impl<S: Service> Shared<S> {
 
     /// Ends the observations of an application, or all, that may not go on.
     pub(super) async fn reconsider(&self, application: Option<&str>) {
-        let last = self.change(|layers, now| layers.reconsider(application, |who, what| self.judge(who, what), now));
+        let last =
+            self.layers.change(|layers, now| layers.reconsider(application, |who, what| self.judge(who, what), now));
         for transmit in last {
             self.send(&transmit).await;
         }
@@ -60,7 +61,7 @@ impl<S: Service> Shared<S> {
 
     /// Says to all observers that the door closes.
     pub(super) fn dismiss_observers(&self) {
-        for transmit in self.change(|layers, _| layers.close()) {
+        for transmit in self.layers.change(|layers, _| layers.close()) {
             self.try_send(transmit);
         }
     }

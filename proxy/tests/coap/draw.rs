@@ -10,8 +10,4 @@ impl Draw {
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 11).unwrap() % bound
     }
-
-    pub(crate) fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap()
-    }
 }

@@ -1,15 +1,16 @@
 //! A service without a host behind it: one application whose functions show what a door does with their answers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use sandbar_proxy::{ServedApplication, Service};
 use sandbar_runtime::outputs::{Output, Outputs};
-use sandbar_runtime::{Answer, CallId, Origin, Outcome, Request};
+use sandbar_runtime::{Answer, AnswerProperties, CallId, Code, Method, Origin, Outcome, Request};
 
 /// Functions of the application `test`; the entry function echoes.
-pub(crate) const FUNCTIONS: [&str; 6] = ["echo", "sleep", "big", "fail", "panic", "overloaded"];
+pub(crate) const FUNCTIONS: [&str; 8] = ["echo", "sleep", "big", "fail", "panic", "overloaded", "make", "keep"];
 
 /// The service. Clones share their counts.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct Echo {
     /// Whether the application has been removed.
     removed: Arc<AtomicBool>,
     outputs: Arc<Outputs>,
+    /// What `keep` was given last, and how often it was given something.
+    kept: Arc<Mutex<(u64, Bytes)>>,
 }
 
 impl Echo {
@@ -87,6 +90,20 @@ impl Service for Echo {
             Some("overloaded") => {
                 answer.outcome = Outcome::Overloaded;
                 answer.retry_after = Some(Duration::from_secs(7));
+                return answer;
+            }
+            Some("make") => {
+                let at = &request.properties;
+                let location = Some(format!("/{}?{}", at.path, at.query));
+                answer.properties = AnswerProperties { code: Code::new(2, 1), location, ..AnswerProperties::default() };
+            }
+            Some("keep") => {
+                let mut kept = self.kept.lock().unwrap();
+                if request.properties.method != Method::Get {
+                    *kept = (kept.0 + 1, request.payload);
+                }
+                answer.properties.etag = Some(kept.0.to_be_bytes().to_vec());
+                answer.payload = kept.1.clone();
                 return answer;
             }
             _ => {}

@@ -37,11 +37,17 @@ async fn malformed_messages_are_reset_if_confirmable_and_ignored_otherwise() {
         not_confirmable[0] |= 0x10;
         client.send_bytes(&not_confirmable).await;
     }
+    // Each reserved length of a token, with as many bytes as it says.
+    for length in 9..=15 {
+        let datagram = [&[0x40 | length, 0x01, 0, 1][..], &vec![0; length.into()]].concat();
+        client.send_bytes(&datagram).await;
+        assert_eq!(client.receive_bytes().await, [0x70, 0, 0, 1]);
+    }
     for datagram in [&[][..], &[0x40], &[0x80, 1, 0, 1], &[0x00, 1, 0, 1], &[0xc0, 0, 0, 1]] {
         client.send_bytes(datagram).await;
     }
     client.hears_nothing(100).await;
-    assert_eq!(door.counters.malformed.get(), 2 * 9 + 5);
+    assert_eq!(door.counters.malformed.get(), 2 * 9 + 7 + 5);
     assert_eq!(door.echo.runs(), 0);
     door.close().await;
 }

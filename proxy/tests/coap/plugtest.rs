@@ -1,8 +1,7 @@
 //! The cases of the ETSI CoAP plugtests (TD_COAP), by their names, against the door with an echo behind it.
 //!
-//! Functions are not resources: what states a precondition is answered 4.12 (CORE_22, 23). Left out is what has no like here: validation by
-//! ETag (CORE_21). Observing (OBS) is in `observe`. That functions give locations
-//! (CORE_18, 19) is shown end to end. A network that loses (CORE_15, 16) is in `loss`.
+//! Functions are not resources: what states a precondition is answered 4.12 (CORE_22, 23). Observing (OBS) is in `observe`. The network that
+//! loses (CORE_15, 16) loses here each datagram of an exchange in turn; one that loses at random is in `loss`.
 
 use std::time::Duration;
 
@@ -130,12 +129,84 @@ async fn td_coap_core_14_several_query_items() {
     door.close().await;
 }
 
+/// The client sends again what it heard no answer to: whichever datagram was lost, one call and one answer are what comes of it.
+#[tokio::test]
+async fn td_coap_core_15_get_with_loss() {
+    let (door, mut client) = door().await;
+    let packet = client.numbered(request(RequestType::Get, "/test", b"x"));
+    // The answer is lost, twice. To lose the request is to send it later.
+    client.send(&packet).await;
+    let lost = client.receive_bytes().await;
+    client.send(&packet).await;
+    assert_eq!(client.receive_bytes().await, lost);
+    client.send(&packet).await;
+    let answer = client.receive().await;
+    assert_eq!((code(&answer), answer.header.get_type()), ("2.05".into(), MessageType::Acknowledgement));
+    assert_eq!((answer.header.message_id, answer.get_token()), (packet.header.message_id, packet.get_token()));
+    assert_eq!(door.echo.runs(), 1);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn td_coap_core_16_separate_response_with_loss() {
+    let door = Door::open(CoapConfig {
+        acknowledge_after: Duration::from_millis(50),
+        acknowledgement_timeout: Duration::from_millis(100),
+        ..CoapConfig::default()
+    });
+    let mut client = door.client().await;
+    let packet = client.numbered(request(RequestType::Get, "/test/sleep", b"1000"));
+    let [high, low] = packet.header.message_id.to_be_bytes();
+    client.send(&packet).await;
+    // The acknowledgement is lost: the request comes again, and so does it.
+    assert_eq!(client.receive_bytes().await, [0x60, 0, high, low]);
+    client.send(&packet).await;
+    assert_eq!(client.receive_bytes().await, [0x60, 0, high, low]);
+    // The answer is lost: it comes again by itself.
+    let lost = client.receive_bytes().await;
+    let answer = client.receive_bytes().await;
+    assert_eq!(answer, lost);
+    let packet_of = Packet::from_bytes(&answer).unwrap();
+    assert_eq!((code(&packet_of), packet_of.header.get_type()), ("2.05".into(), MessageType::Confirmable));
+    assert_eq!(packet_of.get_token(), packet.get_token());
+    // Its acknowledgement is lost: it comes once more, and ends when one gets through.
+    assert_eq!(client.receive_bytes().await, answer);
+    client.send_bytes(&[0x60, 0, answer[2], answer[3]]).await;
+    assert_eq!(door.echo.runs(), 1);
+    door.close().await;
+}
+
 #[tokio::test]
 async fn td_coap_core_17_separate_response_to_non() {
     let (door, mut client) = door().await;
     let answer = client.ask(non(request(RequestType::Get, "/test/sleep", b"150"))).await;
     assert_eq!(code(&answer), "2.05");
     client.hears_nothing(100).await;
+    door.close().await;
+}
+
+/// The values of an option, as text.
+fn texts(packet: &Packet, option: CoapOption) -> Vec<String> {
+    let values = packet.get_option(option).into_iter().flatten();
+    values.map(|value| String::from_utf8(value.clone()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn td_coap_core_18_post_with_location_path() {
+    let (door, mut client) = door().await;
+    let made = client.ask(request(RequestType::Post, "/test/make/location1/location2/location3", b"x")).await;
+    assert_eq!(code(&made), "2.01");
+    assert_eq!(texts(&made, CoapOption::LocationPath), ["location1", "location2", "location3"]);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn td_coap_core_19_post_with_location_query() {
+    let (door, mut client) = door().await;
+    let packet = with(with(request(RequestType::Post, "/test/make", b"x"), 15, b"first=1"), 15, b"second=2");
+    let made = client.ask(packet).await;
+    assert_eq!(code(&made), "2.01");
+    assert_eq!(texts(&made, CoapOption::LocationQuery), ["first=1", "second=2"]);
     door.close().await;
 }
 
@@ -146,6 +217,41 @@ async fn td_coap_core_20_accept() {
         let packet = with(with(request(RequestType::Get, "/test", b"x"), 12, &[]), 17, &[accept]);
         assert_eq!(code(&client.ask(packet).await), expected);
     }
+    door.close().await;
+}
+
+/// Short content, whose tag the function gives, and content in blocks, which the door tags itself where it has none.
+#[tokio::test]
+async fn td_coap_core_21_etag() {
+    let (door, mut client) = door().await;
+    let get = || request(RequestType::Get, "/test/keep", b"");
+    client.ask(request(RequestType::Put, "/test/keep", b"first")).await;
+    let content = client.ask(get()).await;
+    let tag = content.get_first_option(CoapOption::ETag).unwrap().clone();
+    assert_eq!((code(&content), text(&content)), ("2.05".into(), "first".into()));
+    let valid = client.ask(with(with(get(), 4, b"other"), 4, &tag)).await;
+    assert_eq!((code(&valid), valid.payload.len()), ("2.03".into(), 0));
+    assert_eq!(valid.get_first_option(CoapOption::ETag), Some(&tag));
+    client.ask(request(RequestType::Put, "/test/keep", b"second")).await;
+    let content = client.ask(with(get(), 4, &tag)).await;
+    assert_eq!((code(&content), text(&content)), ("2.05".into(), "second".into()));
+    assert_ne!(content.get_first_option(CoapOption::ETag), Some(&tag));
+    door.close().await;
+}
+
+#[tokio::test]
+async fn td_coap_core_21_etag_of_content_in_blocks() {
+    let (door, mut client) = door().await;
+    let get = |length: &[u8]| request(RequestType::Get, "/test/big", length);
+    let first = client.ask(get(b"2000")).await;
+    let tag = first.get_first_option(CoapOption::ETag).unwrap().clone();
+    let valid = client.ask(with(get(b"2000"), 4, &tag)).await;
+    assert_eq!((code(&valid), valid.payload.len()), ("2.03".into(), 0));
+    // Other content has another tag, and its later blocks are asked for without one.
+    let first = client.ask(with(get(b"1500"), 4, &tag)).await;
+    assert_eq!((code(&first), first.payload.len()), ("2.05".into(), 1024));
+    let second = client.ask(with(get(b""), 23, &block(1, false, 6))).await;
+    assert_eq!(second.payload, pattern(1500)[1024..]);
     door.close().await;
 }
 

@@ -107,7 +107,7 @@ impl Downloads {
         self.store.forget(peer);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(in crate::coap) fn is_empty(&self) -> bool {
         self.store.is_empty()
     }

@@ -68,7 +68,7 @@ impl<V> Store<V> {
     }
 
     /// Whether nothing is held.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0 && self.entries.is_empty() && self.by_use.is_empty() && self.holdings.is_empty()
     }

@@ -138,7 +138,7 @@ impl Uploads {
         self.store.forget(peer);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(in crate::coap) fn is_empty(&self) -> bool {
         self.store.is_empty()
     }

@@ -150,6 +150,25 @@ fn the_function_says_what_the_answer_is() {
     }
 }
 
+#[test]
+fn content_that_the_peer_has_is_not_sent_again() {
+    let etag = |tag: &[u8]| -> Box<[u8]> { tag.into() };
+    let content = Response {
+        etag: Some(etag(b"now")),
+        max_age_s: Some(9),
+        payload: "x".into(),
+        ..Response::new(ResponseType::Content)
+    };
+    let held = [etag(b"before"), etag(b"now")];
+    let valid = Response { payload: Bytes::new(), code: ResponseType::Valid, ..content.clone() };
+    assert_eq!(validate(content.clone(), &held), valid);
+    assert_eq!(validate(content.clone(), &held[..1]), content);
+    let untagged = Response { etag: None, ..content.clone() };
+    assert_eq!(validate(untagged.clone(), &held), untagged);
+    let changed = Response { code: ResponseType::Changed, ..content };
+    assert_eq!(validate(changed.clone(), &held), changed, "what was changed was not asked for");
+}
+
 fn done(format: Option<u16>) -> Answer {
     Answer {
         call: Some(CallId(7)),

@@ -53,13 +53,13 @@ impl<S: Service> Shared<S> {
             return;
         };
         let Question { message, inquiry, filters } = question;
-        if !self.change(|layers, now| layers.group_request(&from, &message, now)) {
+        if !self.layers.change(|layers, now| layers.group_request(&from, &message, now)) {
             return;
         }
         let answer = discover(&self.service, &inquiry.visitor, &filters);
         let mut response = respond(answer, inquiry.method, inquiry.options.accept, &self.config);
         self.tagger.tag(&mut response, inquiry.options.block2);
-        self.change(|layers, now| layers.group_answered(&from, &message, &inquiry.options, response, now));
+        self.layers.change(|layers, now| layers.group_answered(&from, &message, &inquiry.options, response, now));
     }
 
     /// What a datagram asks for, if that is discovery and need not be confirmed (RFC 7252, section 8.1).

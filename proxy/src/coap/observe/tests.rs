@@ -4,6 +4,7 @@ use coap_lite::{CoapOption, MessageClass, Packet, RequestType, ResponseType};
 use sandbar_runtime::AnswerProperties;
 use sandbar_runtime::outputs::{Output, Outputs};
 
+use super::super::clockwork::Timed;
 use super::*;
 use crate::coap::blockwise::download::Tagger;
 use crate::coap::call::{Inquiry, Target};

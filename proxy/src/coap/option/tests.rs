@@ -28,8 +28,13 @@ fn understood_options_are_read() {
         (23, &[0x02]),
         (60, &[1, 0, 0]),
         (258, &[0x1a]),
+        (4, b"one"),
+        (4, b""),
+        (4, b"too long!"),
+        (4, b"another"),
     ]))
     .unwrap();
+    assert_eq!(options.held, [Box::from(*b"one") as Box<[u8]>, Box::from(*b"another")]);
     assert_eq!(options.path, ["a", ".."]);
     assert_eq!(options.content_format, Some(110));
     assert_eq!(options.accept, Some(11542));
@@ -131,6 +136,7 @@ fn the_cache_key_tells_transfers_apart_but_not_their_blocks() {
     let key = |options: &[Opt<'_>]| cache_key(2, &packet(options));
     let first = key(&[(11, b"a"), (27, &[0x0e]), (60, &[9]), (28, b""), (6, b"")]);
     assert_eq!(first, key(&[(11, b"a"), (27, &[0x1e])]));
+    assert_eq!(first, key(&[(11, b"a"), (4, b"tag")]));
     assert_eq!(first, key(&[(11, b"a"), (23, &[0x16]), (258, &[2])]));
     assert_ne!(first, key(&[(11, b"b")]));
     assert_ne!(first, key(&[(11, b"a"), (15, b"q=1")]));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::client::{Client, Under};
 use super::limits;
+use crate::coap::clockwork::Timed;
 use crate::coap::dtls::hello;
 use crate::coap::random::Random;
 

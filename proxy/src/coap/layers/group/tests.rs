@@ -4,6 +4,7 @@ use std::time::Duration;
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType, ResponseType};
 
 use super::*;
+use crate::coap::clockwork::Timed;
 use crate::coap::config::{CoapConfig, GroupConfig};
 use crate::coap::counters::CoapCounters;
 use crate::coap::layers::tests::nobody;

@@ -1,16 +1,19 @@
-//! Calls that have been begun: each owes its peer an answer, whatever becomes of it.
+//! Calls that run: begun where their request arrives, and ended with an answer whatever becomes of them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use sandbar_runtime::{Answer, Outcome};
+use tokio::task::JoinSet;
 
 use super::Shared;
-use super::call::{Work, respond};
+use super::call::{Work, respond, validate};
 use super::datagram::Transmit;
 use super::layers::Pending;
 use crate::service::Service;
 
-/// A call, until it is answered.
+/// A call that has been begun, and owes its peer an answer.
 pub(super) struct Call<S: Service> {
     shared: Arc<Shared<S>>,
     /// `None` once it has been answered.
@@ -22,8 +25,27 @@ impl<S: Service> Call<S> {
         Self { shared, pending: Some(pending) }
     }
 
+    /// Runs as far as it goes without waiting, and is given a task if that is not to its end.
+    pub(super) async fn begin(self, work: Work, calls: &mut JoinSet<()>) {
+        let shared = Arc::clone(&self.shared);
+        let mut run = Box::pin(self.run(work));
+        // The call answers for itself when it panics; receiving goes on.
+        match catch_unwind(AssertUnwindSafe(|| run.as_mut().now_or_never())) {
+            Ok(Some(Some(transmit))) => shared.send(&transmit).await,
+            Ok(Some(None)) => {}
+            Ok(None) => {
+                calls.spawn(async move {
+                    if let Some(transmit) = run.await {
+                        shared.send(&transmit).await;
+                    }
+                });
+            }
+            Err(_) => tracing::error!("a call panicked"),
+        }
+    }
+
     /// To its end; gives what is to be sent.
-    pub(super) async fn run(mut self, work: Work) -> Option<Transmit> {
+    async fn run(mut self, work: Work) -> Option<Transmit> {
         let shared = Arc::clone(&self.shared);
         let answer = work.run(&shared.service).await;
         self.answer(answer)
@@ -35,7 +57,8 @@ impl<S: Service> Call<S> {
         let shared = &self.shared;
         let mut response = respond(answer, pending.method, pending.accept, &shared.config);
         shared.tagger.tag(&mut response, pending.block2);
-        shared.change(|layers, now| layers.answered(*pending, response, now))
+        let response = validate(response, &pending.held);
+        shared.layers.change(|layers, now| layers.answered(*pending, response, now))
     }
 }
 

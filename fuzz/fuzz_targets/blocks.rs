@@ -1,0 +1,6 @@
+//! Any order of blocks, both ways.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| sandbar_proxy::coap::fuzz::blocks(bytes));
