@@ -1,6 +1,7 @@
 //! A network of a test's own, with an interface that carries groups.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -9,6 +10,7 @@ pub(crate) const V4: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
 pub(crate) const LINK_V6: &str = "fe80::9";
 pub(crate) const SITE_V6: &str = "fd00:9::1";
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const SET_UP: &str = "
     ip link set lo up
     ip link add v0 type veth peer name v1
@@ -46,5 +48,19 @@ fn set_up() -> Result<(), String> {
             return Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr)));
         }
     }
-    Ok(())
+    carries()
+}
+
+/// Waits until the interface says that it is up, which a kernel that is busy finds out later; until then what is sent to groups is lost.
+fn carries() -> Result<(), String> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        let output =
+            Command::new("ip").args(["-o", "link", "show", "v0"]).output().map_err(|error| error.to_string())?;
+        if String::from_utf8_lossy(&output.stdout).contains(" state UP ") {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err("v0 did not come up".to_owned())
 }

@@ -344,8 +344,8 @@ async fn several_filters_pass_what_each_of_them_passes() {
     let (door, mut client) = door().await;
     let core = request(RequestType::Get, "/.well-known/core", b"");
     for (filters, expected) in [
-        (["rt=sandbar.*", "href=/test/e*"], "</test/echo>;rt=\"sandbar.function\""),
-        (["rt=sandbar.application", "href=/test*"], "</test>;rt=\"sandbar.application\""),
+        (["rt=sandbar.*", "href=/test/e*"], "</test/echo>;rt=\"sandbar.function\";obs"),
+        (["rt=sandbar.application", "href=/test*"], "</test>;rt=\"sandbar.application\";obs"),
         (["rt=sandbar.function", "ct=40"], ""),
     ] {
         let asked = filters.iter().fold(core.clone(), |packet, filter| with(packet, 15, filter.as_bytes()));
