@@ -158,11 +158,10 @@ pub fn sleep(time: Duration) {
 #[must_use]
 pub fn faults() -> u64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the kernel writes what it is given room for; all zeroes are a value, should it not.
-    let usage = unsafe {
-        libc::syscall(libc::SYS_getrusage, libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
+    // SAFETY: the kernel writes as much as there is room for.
+    unsafe { libc::syscall(libc::SYS_getrusage, libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: all zeroes are a value, should it not have written.
+    let usage = unsafe { usage.assume_init() };
     u64::try_from(usage.ru_minflt).unwrap_or(0)
 }
 
