@@ -156,9 +156,7 @@ impl Supervisor {
 
     fn calls_timeout(&mut self, now: Instant) -> Option<Duration> {
         if !self.bus.is_idle() {
-            self.busy_at = now;
-            self.gave_back = false;
-            self.wake_up();
+            self.is_busy(now);
             let deadlines = self.bus.slots().iter().filter_map(|slot| slot.deadline_ns());
             let next = deadlines.min().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
             return Some(next.map_or(TICK, |next| next.clamp(Duration::from_millis(1), TICK)));
@@ -178,6 +176,13 @@ impl Supervisor {
             return Some(TICK);
         }
         self.rest_timeout(now).into_iter().chain(self.trim_timeout()).min()
+    }
+
+    /// Something is under way, or was until just now.
+    fn is_busy(&mut self, now: Instant) {
+        self.busy_at = now;
+        self.gave_back = false;
+        self.wake_up();
     }
 
     /// Sleeps; `None` when the agent is gone.

@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbar_bus::Verdict;
 use sandbar_bus::clock::now_ns;
@@ -89,6 +89,10 @@ impl Supervisor {
     fn free(&mut self, dead: Dying) {
         let Dying { slot, end, function, left_processes } = dead;
         let served = !self.dismissed.remove(&slot);
+        if served {
+            // A call that came and went between two looks would else not be seen.
+            self.is_busy(Instant::now());
+        }
         if left_processes || end != Some(End::Exited(0)) {
             self.bus.slots()[slot].disbelieve();
         }
