@@ -48,7 +48,7 @@ const LAST_THREADS: Duration = Duration::from_millis(500);
 const EXAMPLES: &str = "\
 Examples:
   sandbar serve
-  sandbar serve --coap 0.0.0.0:5683 --coap '[::]:5683' --http 127.0.0.1:8000
+  sandbar serve --coap '[::]:5683' --http 127.0.0.1:8000
   sandbar serve --coap none --coaps 0.0.0.0 --psk-file /etc/sandbar/keys.toml
   sandbar serve --state /tmp/state --socket /tmp/sandbar.sock --coap 127.0.0.1:0";
 
@@ -67,8 +67,8 @@ pub(crate) struct ServeArguments {
     host: HostSocket,
     /// Where to answer plain CoAP, or none; may be given several times
     ///
-    /// The default is for this host alone. 0.0.0.0:5683, and its like for IPv6, open it to devices; anyone who can send there
-    /// can call any function whose manifest does not say otherwise in [access]. Port 0 takes any free port; the log and the
+    /// The default is for this host alone. 0.0.0.0:5683 opens it to devices over IPv4, [::]:5683 over IPv6 and IPv4; anyone who
+    /// can send there can call any function whose manifest does not say otherwise in [access]. Port 0 takes any free port; the log and the
     /// management service tell which.
     #[arg(long, value_name = "ADDR", value_parser = plain_door, default_value = "127.0.0.1:5683")]
     pub(crate) coap: Vec<PlainDoor>,
