@@ -67,9 +67,9 @@ pub(crate) struct ServeArguments {
     host: HostSocket,
     /// Where to answer plain CoAP, or none; may be given several times
     ///
-    /// The default is for this host alone. 0.0.0.0:5683 opens it to devices over IPv4, [::]:5683 over IPv6 and IPv4; anyone who
-    /// can send there can call any function whose manifest does not say otherwise in [access]. Port 0 takes any free port; the log and the
-    /// management service tell which.
+    /// The default is for this host alone. 0.0.0.0:5683 opens it to devices over IPv4, `[::]:5683` over IPv6 and IPv4; anyone who
+    /// can send there can call any function whose manifest does not say otherwise in `[access]`. Port 0 takes any free port; the log and
+    /// the management service tell which.
     #[arg(long, value_name = "ADDR", value_parser = plain_door, default_value = "127.0.0.1:5683")]
     pub(crate) coap: Vec<PlainDoor>,
     /// Answer plain CoAP only to this network, such as 192.168.1.0/24; may be given several times
