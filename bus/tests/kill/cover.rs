@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::check::{self, Outcome};
 use crate::scenario::{self, Role, Scenario};
 use crate::sweeps;
-use crate::trace::Path;
+use crate::trace::{Path, Stray};
 
 /// Failures of one scenario that are told before it is given up.
 const FAILURES_MAX: usize = 10;
@@ -106,6 +106,8 @@ pub(crate) fn all(test: &str, soak: bool) {
     let start = |(which, _): (usize, &usize)| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([test, "--exact", "--nocapture"]).env(SHARE, format!("{which}/{}", processors.len()));
+        // What is read for a backtrace stays in memory, and each fork from then on takes five times as long.
+        command.env("RUST_BACKTRACE", "0");
         command.stdout(Stdio::piped()).spawn().unwrap()
     };
     let shares: Vec<Child> = processors.iter().enumerate().map(start).collect();
@@ -174,13 +176,15 @@ fn cover(scenario: &Scenario, soak: bool) -> Tally {
             *(if variant == Variant::OthersThenOn { &mut tally.went_on } else { &mut tally.killed }) += 1;
             let slowly = soak && scenario.role != Role::Sweeper;
             let ran = catch_unwind(AssertUnwindSafe(|| {
-                for attempt in 0..ATTEMPTS {
-                    if let Some(outcome) = run(scenario, &path, stop, variant, slowly || attempt % 2 == 1) {
-                        return outcome;
+                let mut strays = Vec::new();
+                while strays.len() < ATTEMPTS {
+                    match run(scenario, &path, stop, variant, slowly || strays.len() % 2 == 1) {
+                        Ok(outcome) => return outcome,
+                        Err(stray) => strays.push(stray),
                     }
                     tally.strays += 1;
                 }
-                panic!("no process comes by the path")
+                panic!("no process comes by the path, the last two of {ATTEMPTS}: {:x?}", &strays[ATTEMPTS - 2..])
             }));
             let failure = match ran {
                 Err(panic) => Some(what_was_said(panic)),
@@ -231,13 +235,11 @@ fn variants(scenario: &Scenario, soak: bool, n: usize) -> Vec<Variant> {
     [Variant::Kill].into_iter().chain(others).collect()
 }
 
-/// One process, brought to a stop, and all that follows. `None` if it came by another way than the path.
-fn run(scenario: &Scenario, path: &Path, at: Stop, variant: Variant, slowly: bool) -> Option<Outcome> {
+/// One process, brought to a stop, and all that follows.
+fn run(scenario: &Scenario, path: &Path, at: Stop, variant: Variant, slowly: bool) -> Result<Outcome, Stray> {
     let (world, company, mut traced) = scenario.begin();
     let wakes = || (scenario.wakes)(&world);
-    if !traced.reach(path, at.step, slowly, &wakes) {
-        return None;
-    }
+    traced.reach(path, at.step, slowly, &wakes)?;
     if at.asleep {
         traced.fall_asleep();
     }
@@ -249,7 +251,7 @@ fn run(scenario: &Scenario, path: &Path, at: Stop, variant: Variant, slowly: boo
     } else {
         traced.kill();
     }
-    Some(check::all(&world, company, scenario, variant != Variant::OthersThenOn))
+    Ok(check::all(&world, company, scenario, variant != Variant::OthersThenOn))
 }
 
 fn what_was_said(panic: Box<dyn Any + Send>) -> String {

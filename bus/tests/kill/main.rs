@@ -14,7 +14,7 @@
 //!
 //! What it does not show: what several processors may see of each other's writes out of order, as there is one that acts at a time
 //! (the models in loom do); two who are killed in the midst of their work, but for a sweep of a dead one; the kernel's part of a
-//! process's end.
+//! process's end; a kill within what the kernel maps into a process to read the clock, which writes nothing (see `trace`).
 #![allow(
     unsafe_code,
     clippy::unwrap_used,

@@ -5,14 +5,21 @@
 //!                                      0        1        2
 //! ```
 //!
-//! A [`Path`] is the address of each instruction on the way, noted once by single steps. A later process is brought to step `k` by
+//! A [`Path`] is the address of each instruction on the way, noted by single steps. A later process is brought to step `k` by
 //! single steps alone, or, which is quicker, by a breakpoint of the processor at an earlier instruction of the path that is passed
-//! few times, and steps from there. Where it stops is compared with the path: one that went another way (the clock changed while it was
-//! read, and was read again) is not where it should be, and another process is tried.
+//! few times, and steps from there. Where it stops is compared with the path: one that went another way is not where it should be, and
+//! another process is tried.
+//!
+//! The code that the kernel maps into each process to read the clock (its vDSO) is not on a path: all of it belongs to the step that
+//! calls it. Its way depends on time, as it reads again what changed meanwhile, and takes a turn more after the end of a second: a
+//! path that was noted on a busy machine would not be gone again on an idle one. It writes nothing but its own stack and what it
+//! returns, so that who is killed within it leaves what it leaves when it is killed before.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::mem::offset_of;
+use std::ops::Range;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
@@ -20,10 +27,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How long anything may take that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take that must happen, on a machine that is busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The code of a traced process that found something wrong itself.
 const WRONG: i32 = 101;
+
+/// Where the vDSO lies, in this process and in all it forks; nowhere, if the kernel maps none.
+static VDSO: LazyLock<Range<u64>> = LazyLock::new(|| {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let Some(line) = maps.lines().find(|line| line.ends_with("[vdso]")) else { return 0..0 };
+    let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap();
+    u64::from_str_radix(from, 16).unwrap()..u64::from_str_radix(to, 16).unwrap()
+});
 
 /// A process that is traced. Dropped, it is killed.
 #[derive(Debug)]
@@ -44,6 +59,16 @@ pub(crate) struct Path {
     /// The steps in which it fell asleep.
     pub(crate) sleeps: Vec<usize>,
     passed: HashMap<u64, usize>,
+}
+
+/// What a process did instead of coming by the path.
+#[derive(Debug)]
+#[allow(dead_code, reason = "told where it failed the test")]
+pub(crate) enum Stray {
+    /// It ended on the way.
+    Ended,
+    /// It stands at this address instead of that.
+    Elsewhere(u64, u64),
 }
 
 /// What became of a process that was let go on.
@@ -100,8 +125,7 @@ impl Traced {
         loop {
             path.add(self.address());
             after(path.len() - 1);
-            ptrace::step(self.pid, None).unwrap();
-            let mut seen = self.next(true);
+            let mut seen = self.step(true);
             if matches!(seen, Seen::Asleep) {
                 path.sleeps.push(path.len() - 1);
                 self.asleep = true;
@@ -113,18 +137,29 @@ impl Traced {
         }
     }
 
-    /// Brings the process to the stop after `k` steps, by steps alone if `slowly`. False if it came by another way than the path.
-    pub(crate) fn reach(&mut self, path: &Path, k: usize, slowly: bool, wakes: &dyn Fn() -> bool) -> bool {
-        let from = if slowly { 0 } else { path.landmark(k) };
-        if from > 0 && !self.run_to(path, from, wakes) {
-            return false;
+    /// Brings the process to the stop after `k` steps, by steps alone if `slowly`.
+    pub(crate) fn reach(&mut self, path: &Path, k: usize, slowly: bool, wakes: &dyn Fn() -> bool) -> Result<(), Stray> {
+        let sleeps = !path.sleeps.is_empty();
+        let mut from = if slowly { 0 } else { path.landmark(k) };
+        if from > 0 && self.set_breakpoint(Some(path.addresses[from])).is_err() {
+            // Where the processor has no breakpoints for us.
+            from = 0;
+        }
+        if from > 0 {
+            self.run_to_breakpoint(path.passes[from], sleeps, wakes)?;
         }
         for _ in from..k {
-            if !self.step(!path.sleeps.is_empty(), wakes) {
-                return false;
+            let mut seen = self.step(sleeps);
+            if matches!(seen, Seen::Asleep) {
+                self.asleep = true;
+                seen = self.woken(wakes);
+            }
+            if !matches!(seen, Seen::Stopped) {
+                return Err(Stray::Ended);
             }
         }
-        self.address() == path.addresses[k]
+        let (at, expected) = (self.address(), path.addresses[k]);
+        if at == expected { Ok(()) } else { Err(Stray::Elsewhere(at, expected)) }
     }
 
     /// Takes the step in which the process falls asleep, and leaves it there.
@@ -134,24 +169,40 @@ impl Traced {
         self.asleep = true;
     }
 
-    /// One step; false if that was the last.
-    fn step(&mut self, may_sleep: bool, wakes: &dyn Fn() -> bool) -> bool {
+    /// One step of a path: an instruction, and, if that calls the vDSO, all until it returns.
+    fn step(&mut self, may_sleep: bool) -> Seen {
         ptrace::step(self.pid, None).unwrap();
-        let mut seen = self.next(may_sleep);
-        if matches!(seen, Seen::Asleep) {
-            self.asleep = true;
-            seen = self.woken(wakes);
-        }
-        matches!(seen, Seen::Stopped)
+        let seen = self.next(may_sleep);
+        if matches!(seen, Seen::Stopped) && VDSO.contains(&self.address()) { self.leave_vdso() } else { seen }
     }
 
-    /// Lets the process run to an instruction of the path. False if it ended on the way, or cannot be stopped there.
-    fn run_to(&mut self, path: &Path, to: usize, wakes: &dyn Fn() -> bool) -> bool {
-        if self.set_breakpoint(Some(path.addresses[to])).is_err() {
-            return false;
+    /// Lets the process, which stands at the beginning of a function of the vDSO, return from it. It runs: by steps it may read
+    /// the clock again for ever, as on a busy machine each of them takes longer than the clock stays the same.
+    fn leave_vdso(&mut self) -> Seen {
+        // Nothing lies on its stack yet but the address to which it returns.
+        let stack = ptrace::getregs(self.pid).unwrap().rsp as *mut c_void;
+        let back = ptrace::read(self.pid, stack).unwrap().cast_unsigned();
+        if self.set_breakpoint(Some(back)).is_ok() {
+            ptrace::cont(self.pid, None).unwrap();
+            let seen = self.next(false);
+            if matches!(seen, Seen::Stopped) {
+                self.set_breakpoint(None).unwrap();
+            }
+            return seen;
         }
-        let sleeps = !path.sleeps.is_empty();
-        for _ in 0..=path.passes[to] {
+        // Where there are none.
+        while VDSO.contains(&self.address()) {
+            ptrace::step(self.pid, None).unwrap();
+            if !matches!(self.next(false), Seen::Stopped) {
+                return Seen::Ended;
+            }
+        }
+        Seen::Stopped
+    }
+
+    /// Lets the process run to its breakpoint, which it passes so often before, and takes that away.
+    fn run_to_breakpoint(&mut self, passes: usize, sleeps: bool, wakes: &dyn Fn() -> bool) -> Result<(), Stray> {
+        for _ in 0..=passes {
             ptrace::cont(self.pid, None).unwrap();
             let mut seen = self.next(sleeps);
             if matches!(seen, Seen::Asleep) {
@@ -159,11 +210,11 @@ impl Traced {
                 seen = self.woken(wakes);
             }
             if !matches!(seen, Seen::Stopped) {
-                return false;
+                return Err(Stray::Ended);
             }
         }
         self.set_breakpoint(None).unwrap();
-        true
+        Ok(())
     }
 
     fn set_breakpoint(&self, at: Option<u64>) -> nix::Result<()> {
