@@ -28,7 +28,7 @@
 //!
 //! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`).
 //! Who observes a function is kept beside the exchanges (`observe`), and told of what `watching` hears from the host.
-//! One socket serves all peers; their state is reached through one lock. Sockets for groups, where they are asked for, only listen (`group`).
+//! One socket serves all peers; their state is reached through one lock (why not several: `tests/coap/README.md`). Sockets for groups, where they are asked for, only listen (`group`).
 
 mod block;
 mod blockwise;

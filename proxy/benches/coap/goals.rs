@@ -15,18 +15,24 @@ pub(crate) struct Found {
     pub(crate) bytes_per_peer: u64,
 }
 
-/// The median of a figure over rounds.
-fn median(runs: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(figure).collect();
+/// The least, the median and the greatest of what the rounds gave.
+fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    (values[0], values[values.len() / 2], values[values.len() - 1])
 }
 
-/// The median over rounds of one server's figure as a multiple of another's in the same round.
-fn ratio(ours: &[Run], theirs: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| figure(ours) / figure(theirs)).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// A figure over rounds: its median, with the least and the greatest.
+fn over_rounds(runs: &[Run], figure: impl Fn(&Run) -> f64) -> String {
+    let (least, median, greatest) = spread(runs.iter().map(figure));
+    format!("{median:.0} ({least:.0}–{greatest:.0})")
+}
+
+/// The median of one server's figure as a multiple of another's in the same round, and how it is told: with the least and the greatest.
+fn ratio(ours: &[Run], theirs: &[Run], figure: impl Fn(&Run) -> f64) -> (f64, String) {
+    let values = ours.iter().zip(theirs).map(|(ours, theirs)| figure(ours) / figure(theirs));
+    let (least, median, greatest) = spread(values);
+    (median, format!("{median:.2} ({least:.2}–{greatest:.2})"))
 }
 
 fn lost(runs: &[Run]) -> u64 {
@@ -35,17 +41,20 @@ fn lost(runs: &[Run]) -> u64 {
 
 impl Found {
     pub(crate) fn print(&self) {
-        println!("{:<10} {:>8} {:>10} {:>9} {:>9} {:>7} {:>7}", "", "load", "1/s", "p50 µs", "p99 µs", "lost", "wrong");
+        println!(
+            "{:<10} {:>6} {:>24} {:>18} {:>20} {:>5} {:>5}",
+            "", "load", "1/s", "p50 µs", "p99 µs", "lost", "wrong"
+        );
         for (at, load) in LOADS.iter().enumerate() {
             for (kind, runs) in self.kinds.iter().zip(&self.runs) {
                 let runs = &runs[at];
                 println!(
-                    "{:<10} {:>8} {:>10.0} {:>9.0} {:>9.0} {:>7} {:>7}",
+                    "{:<10} {:>6} {:>24} {:>18} {:>20} {:>5} {:>5}",
                     kind.name(),
                     format!("{}x{}", load.peers, load.window),
-                    median(runs, |run| run.per_second),
-                    median(runs, |run| run.p50_us),
-                    median(runs, |run| run.p99_us),
+                    over_rounds(runs, |run| run.per_second),
+                    over_rounds(runs, |run| run.p50_us),
+                    over_rounds(runs, |run| run.p99_us),
                     lost(runs),
                     runs.iter().map(|run| run.wrong).sum::<u64>(),
                 );
@@ -65,10 +74,10 @@ impl Found {
             let name = format!("{} peers with {} in flight", load.peers, load.window);
             if let Some(theirs) = theirs {
                 let (ours, theirs) = (&self.runs[0][at], &self.runs[theirs][at]);
-                let rate = ratio(ours, theirs, |run| run.per_second);
-                claims.push((format!("{name}: >= 1.0 of libcoap's rate"), format!("{rate:.2}"), rate >= 1.0));
-                let p99 = ratio(ours, theirs, |run| run.p99_us);
-                claims.push((format!("{name}: p99 <= 1.25 of libcoap's"), format!("{p99:.2}"), p99 <= 1.25));
+                let (rate, told) = ratio(ours, theirs, |run| run.per_second);
+                claims.push((format!("{name}: >= 1.0 of libcoap's rate"), told, rate >= 1.0));
+                let (p99, told) = ratio(ours, theirs, |run| run.p99_us);
+                claims.push((format!("{name}: p99 <= 1.25 of libcoap's"), told, p99 <= 1.25));
             }
             let lost = lost(&self.runs[0][at]);
             claims.push((format!("{name}: no loss"), lost.to_string(), lost == 0));

@@ -5,7 +5,7 @@
 //!                                              ├── libcoap: `libcoap.c`, compiled here
 //!                                              └── bare: a tokio loop with coap-lite's codec, which keeps nothing
 //! ```
-//! Each server is a process of its own and is measured in turns with the others: a confirmable POST of 64 bytes, echoed; one peer with
+//! Each server is a process of its own on a processor of its own (`processors`), and is measured in turns with the others: a confirmable POST of 64 bytes, echoed; one peer with
 //! one request in flight, 50 peers with one each, 50 with 16 each. Nothing is sent again: what is not answered counts as lost.
 //!
 //! Then what a peer takes at rest: the door's memory before and after 10,000 peers that made one call each, all still remembered.
@@ -21,6 +21,7 @@
 
 mod goals;
 mod load;
+mod processors;
 mod rest;
 mod servers;
 

@@ -13,6 +13,8 @@ use sandbar_proxy::{ServedApplication, Service};
 use sandbar_runtime::outputs::Outputs;
 use sandbar_runtime::{Answer, Origin, Outcome, Request};
 
+use crate::processors::start_apart;
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
@@ -67,7 +69,7 @@ impl Server {
             Kind::Libcoap(program) => Command::new(program),
         };
         command.args(["--serve", kind.name()]).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = start_apart(&mut command);
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().parse().unwrap();
@@ -90,13 +92,15 @@ impl Drop for Server {
     }
 }
 
-/// Be one of the servers.
+/// Be one of the servers. What serves is a task of the runtime, as in the command: the thread that waits for the runtime's end would have to be
+/// woken by another for each datagram that finds it waiting.
 pub(crate) fn serve(kind: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    match kind {
-        "door" => runtime.block_on(door()),
-        _ => runtime.block_on(bare()),
-    }
+    let serving = match kind {
+        "door" => runtime.spawn(door()),
+        _ => runtime.spawn(bare()),
+    };
+    runtime.block_on(serving).unwrap();
 }
 
 fn announce(address: SocketAddr) {

@@ -78,6 +78,9 @@ impl<M: Timed> Clockwork<M> {
     pub(super) async fn wait(&self, until: Option<Instant>) {
         match until {
             None => self.earlier.notified().await,
+            // A tick has left some of what is due to the next, so that others have their turn in between. A sleep that is over already would
+            // not give it to those of the same task.
+            Some(deadline) if deadline <= Instant::now() => tokio::task::yield_now().await,
             Some(deadline) => {
                 tokio::select! {
                     () = tokio::time::sleep_until(deadline.into()) => {}
@@ -129,6 +132,40 @@ mod tests {
         assert!(!wakes(Some(3600), Some(7200)).await);
         assert!(!wakes(Some(3600), None).await);
         assert!(!wakes(None, None).await);
+    }
+
+    /// More is due than one tick does.
+    struct Endless {
+        due: Instant,
+        ticks: usize,
+    }
+
+    impl Timed for Endless {
+        fn next_deadline(&self) -> Option<Instant> {
+            Some(self.due)
+        }
+
+        fn tick(&mut self, _: Instant, _: &mut Vec<Transmit>) {
+            self.ticks += 1;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_keeper_leaves_others_of_its_task_their_turn_between_two_ticks() {
+        let due = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+        let clockwork = Clockwork::new(Endless { due, ticks: 0 });
+        let keep_time = async {
+            loop {
+                let until = clockwork.tick(&mut Vec::new());
+                clockwork.wait(until).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = keep_time => {}
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(clockwork.with(|endless| endless.ticks), 1);
     }
 
     #[tokio::test]

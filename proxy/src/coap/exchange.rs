@@ -46,8 +46,11 @@ pub(super) use self::room::{Need, NoRoom};
 /// Room reserved for the answer of a running call: a block of 1,024 bytes and all options around it.
 const ANSWER_BYTES_MAX: usize = 1152;
 
-/// Exchanges forgotten in one go: the lock is not held for longer. The rest is still due then.
-const EXPIRED_AT_ONCE_MAX: usize = 512;
+/// Exchanges forgotten in one go: the lock is not held for longer, and no request waits for longer. The rest is still due then.
+const EXPIRED_AT_ONCE_MAX: usize = 128;
+
+/// Exchanges forgotten with each that is noted: more than come, so that those whose time is over do not pile up when the door is never idle.
+const EXPIRED_PER_EXCHANGE: usize = 2;
 
 /// What is known of a request when it arrives.
 #[derive(Debug)]
@@ -260,7 +263,7 @@ impl Exchanges {
         while let Some(resend) = self.timing.next_resend(now) {
             out.extend(self.retransmit(resend, now));
         }
-        self.forget_expired(now);
+        self.forget_expired(now, EXPIRED_AT_ONCE_MAX);
     }
 
     /// When [`Self::tick`] has to be called next.
@@ -291,6 +294,8 @@ impl Exchanges {
             self.count += usize::from(replaced.is_none());
         }
         self.timing.expire(now + self.lifetime(message.confirmable), message.confirmable, id);
+        // The peer of this one has something to be remembered for by now.
+        self.forget_expired(now, EXPIRED_PER_EXCHANGE);
         id
     }
 
@@ -298,8 +303,9 @@ impl Exchanges {
         if confirmable { self.config.confirmable_lifetime } else { self.config.non_confirmable_lifetime }
     }
 
-    fn forget_expired(&mut self, now: Instant) {
-        for _ in 0..EXPIRED_AT_ONCE_MAX {
+    /// Forgets exchanges whose time is over, so many at most.
+    fn forget_expired(&mut self, now: Instant, at_most: usize) {
+        for _ in 0..at_most {
             let Some((id, confirmable)) = self.timing.next_expired(now) else {
                 return;
             };

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::peer::{EXCHANGE_BYTES, PEER_BYTES};
-use super::{ANSWER_BYTES_MAX, Exchanges};
+use super::{ANSWER_BYTES_MAX, EXPIRED_AT_ONCE_MAX, Exchanges};
 use crate::coap::datagram::Endpoint;
 use crate::coap::message::Message;
 
@@ -53,7 +53,7 @@ impl Exchanges {
     ) -> Result<(), NoRoom> {
         let fits = self.fits(from, message, need, now);
         if matches!(fits, Err(NoRoom::Exchanges | NoRoom::ExchangesOfPeer)) {
-            self.forget_expired(now);
+            self.forget_expired(now, EXPIRED_AT_ONCE_MAX);
             return self.fits(from, message, need, now);
         }
         fits

@@ -204,6 +204,22 @@ fn everything_is_forgotten_in_time_but_what_runs() {
 }
 
 #[test]
+fn what_is_over_is_forgotten_as_others_come_though_the_door_is_never_idle() {
+    let (mut exchanges, start) = exchanges(CoapConfig::default());
+    let mut note = |id: u16, now| {
+        let begun = exchanges.begin(&peer(id), &get(true, id, 1), 0, now);
+        exchanges.finish(begun, Some(&content()), now);
+        exchanges.count
+    };
+    (0..100).for_each(|id| {
+        note(id, start);
+    });
+    let later = start + Duration::from_secs(249);
+    let counts: Vec<usize> = (100..150).map(|id| note(id, later)).collect();
+    assert_eq!(counts, (50..100).rev().collect::<Vec<_>>());
+}
+
+#[test]
 fn what_does_not_fit_is_refused_not_forgotten() {
     let (mut exchanges, start) =
         exchanges(CoapConfig { exchanges_max: 3, exchanges_per_peer_max: 2, peers_max: 2, ..CoapConfig::default() });
