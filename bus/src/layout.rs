@@ -217,6 +217,14 @@ impl Geometry {
         }
     }
 
+    /// The same with queues of another capacity, and as many small messages as fill one of them.
+    #[must_use]
+    pub fn with_queues(mut self, capacity: usize) -> Self {
+        self.queue_capacity = capacity;
+        self.common[0] = self.common[0].max(capacity);
+        self
+    }
+
     /// Messages of a class; saturates, for [`check`](Self::check) to refuse.
     fn messages_in(&self, class: usize) -> usize {
         self.assured[class].saturating_mul(self.parties()).saturating_add(self.common[class])

@@ -353,9 +353,9 @@ fn make_segment(application: &Application, ready_max: Option<u32>) -> Result<(Se
         })
         .collect();
     let usual = Geometry::usual(functions.len(), slots, application.limits.payload_bytes);
+    let geometry = usual.with_queues(application.limits.queue);
     let targets: Vec<String> = application.calls.iter().map(ToString::to_string).collect();
-    let queue_capacity = application.limits.queue;
-    let layout = Layout::new(Geometry { targets: targets.len(), queue_capacity, ..usual })?;
+    let layout = Layout::new(Geometry { targets: targets.len(), ..geometry })?;
     let catalogue = Catalogue {
         application: application.name.as_str().to_owned(),
         functions,

@@ -119,3 +119,19 @@ fn more_calls_than_an_application_takes_are_refused_and_none_is_lost() {
     assert_eq!(counts.iter().sum::<usize>(), CLIENTS * 4, "{codes:?}");
     assert_eq!(host.call("narrow", b"").done(), "slept", "it takes calls again");
 }
+
+/// As many small messages as its queue holds may wait for a function, if its manifest says that so many calls may be under way.
+#[test]
+fn a_burst_is_served_whole_up_to_the_queue() {
+    let Some(host) = Host::start_with(&["--delay-max", "never"]) else { return };
+    let folder = host.folder().join("wide");
+    let manifest = bundle::python_manifest("wide", &["echo"]) + "\n[limits]\nqueue = 1024\ncalls = 1024\n";
+    bundle::write(
+        &folder,
+        &[("sandbar.toml", &manifest), ("functions.py", "def echo(event, context):\n    return event\n")],
+    );
+    host.deploy(&folder);
+    let burst = host.sandbar(&["bench", "wide", "--burst", "900", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&burst.stdout).unwrap();
+    assert_eq!((&told["done"], &told["refused"]), (&900.into(), &0.into()), "{told}");
+}

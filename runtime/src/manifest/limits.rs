@@ -21,7 +21,7 @@ const CPUS_DEFAULT: f64 = 1.0;
 /// The kernel takes no quota under 1 ms of each 100 ms.
 const CPUS: RangeInclusive<f64> = 0.01..=1024.0;
 
-/// Messages of the segment's smallest class, half of them: one function's queue cannot hold all of them.
+/// What an edge host's devices may send at once, of small messages all of it: the segment has as many as a queue holds.
 const QUEUE_DEFAULT: i64 = 256;
 const QUEUE: RangeInclusive<i64> = 1..=4096;
 
