@@ -2,23 +2,36 @@
 //! long, whatever their number.
 //!
 //! A queue is good for a burst, and bad when it stands: then each call only waits for those before it. As CoDel does for packets (Nichols
-//! and Jacobson, ACM Queue 2012), a queue is told to stand by time, not by length: it has not been empty for [`INTERVAL`]. While it stands,
-//! a call is refused if what waits is
+//! and Jacobson, ACM Queue 2012), a queue is told to stand by time, not by length: it has not been empty for [`INTERVAL`]. It stands until
+//! nothing was refused for as long, as a queue that is kept short is empty now and then, and would be long at once if all were taken again.
+//! While it stands, a call is refused if what waits is
 //!
-//! - more than is served in the delay that the host allows, by the rate of the last tenths of a second, and
+//! - more than is served in the delay that is allowed, by the rate of the last tenths of a second, and
 //! - more than is being served: who calls slow functions can wait as long as one call of them takes, and
-//! - more than [`WAITING_LEAST`], as a queue that short is no overload, whatever holds it up.
+//! - more than a queue that is no overload, whatever holds it up.
+//!
+//! A queue stands as well where many callers each wait for their answer before they call again. They cannot come faster than they are
+//! served, and their wait is what their number makes it: they have all of the delay that the host allows. Where
+//! [clearly more](GROWS_BY) come than are served, others only wait behind a queue that will never be shorter, and a short one keeps the application as
+//! busy: they have a [part](GROWING_PART) of it.
 //!
 //! So a burst of any length is served in order, up to the limits on numbers, and of a lasting overload as much as can be served soon. How
 //! many messages wait is what the segment says: an application that lies about it refuses calls of its own.
 
 use std::time::Duration;
 
-/// A queue that was never empty for so long stands.
-const INTERVAL: Duration = Duration::from_millis(100);
-/// A queue of so many calls is never refused: a few dozen callers that wait for their answers are no overload, however slow the host.
-const WAITING_LEAST: usize = 64;
-/// The span over which the rate is known: the last whole one, and the one that has begun.
+/// A queue that was never empty for so long stands: longer than hundreds of calls take that come at once.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// A queue of so many calls that stands is never refused: a few dozen callers that wait for their answers are no overload, however slow
+/// the host.
+const STANDING_LEAST: usize = 64;
+/// Nor one of so many where more come than are served: as many as keep an application busy.
+const GROWING_LEAST: usize = 16;
+/// More come than are served if so many times as many do.
+const GROWS_BY: f64 = 1.25;
+/// Of the delay allowed, what those have of whom more come than are served.
+const GROWING_PART: f64 = 0.25;
+/// The span over which the rates are known: the last whole one, and the one that has begun.
 const SPAN_NS: u64 = 200_000_000;
 
 /// What is known of the load of one application.
@@ -26,18 +39,33 @@ const SPAN_NS: u64 = 200_000_000;
 pub(super) struct Overload {
     /// When its queues were last seen empty.
     empty_ns: u64,
+    /// When a call was last refused.
+    refused_ns: u64,
     span_began_ns: u64,
-    /// Calls that ended in the span.
+    now: Counts,
+    before: Counts,
+}
+
+/// Calls of one span.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    /// Those that came, refused or not.
+    came: u64,
     ended: u64,
-    /// And in the one before.
-    ended_before: u64,
+}
+
+/// Calls per second.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    came: f64,
+    ended: f64,
 }
 
 impl Overload {
     /// A call has ended.
     pub(super) fn ended(&mut self, now_ns: u64) {
         self.turn(now_ns);
-        self.ended += 1;
+        self.now.ended += 1;
     }
 
     /// Whether one more call is taken, beside so many that wait and so many under way in all; else how long it would have to wait.
@@ -48,38 +76,46 @@ impl Overload {
         under_way: usize,
         delay_max: Duration,
     ) -> Result<(), Duration> {
+        self.turn(now_ns);
+        self.now.came += 1;
         if waiting == 0 {
             self.empty_ns = now_ns;
             return Ok(());
         }
-        if Duration::from_nanos(now_ns.saturating_sub(self.empty_ns)) < INTERVAL {
+        let since = |then_ns: u64| Duration::from_nanos(now_ns.saturating_sub(then_ns));
+        if since(self.empty_ns) < INTERVAL && since(self.refused_ns) >= INTERVAL {
             return Ok(());
         }
-        let per_second = self.rate(now_ns);
-        let soon = per_second * delay_max.as_secs_f64();
+        let rates = self.rates(now_ns);
+        // Where nothing has ended yet, an application has perhaps only begun.
+        let grows = rates.ended > 0.0 && rates.came > rates.ended * GROWS_BY;
+        let (part, least) = if grows { (GROWING_PART, GROWING_LEAST) } else { (1.0, STANDING_LEAST) };
+        let soon = rates.ended * delay_max.as_secs_f64() * part;
         let served = under_way.saturating_sub(waiting);
-        if waiting <= WAITING_LEAST.max(served) || waiting as f64 <= soon {
+        if waiting <= least.max(served) || waiting as f64 <= soon {
             return Ok(());
         }
+        self.refused_ns = now_ns;
         // Without any end of a call to go by, it takes as long as a queue may stand.
-        let wait_s = if per_second > 0.0 { waiting as f64 / per_second } else { 1.0 };
+        let wait_s = if rates.ended > 0.0 { waiting as f64 / rates.ended } else { 1.0 };
         Err(Duration::from_secs_f64(wait_s.min(60.0)))
     }
 
-    /// Ends of calls per second.
-    fn rate(&mut self, now_ns: u64) -> f64 {
-        self.turn(now_ns);
-        let part = now_ns.saturating_sub(self.span_began_ns) as f64 / SPAN_NS as f64;
+    fn rates(&self, now_ns: u64) -> Rates {
         // As much of the span before as makes a whole one with what there is of this.
-        let ended = self.ended as f64 + self.ended_before as f64 * (1.0 - part);
-        ended * 1e9 / SPAN_NS as f64
+        let rest = 1.0 - now_ns.saturating_sub(self.span_began_ns) as f64 / SPAN_NS as f64;
+        let per_second = |now: u64, before: u64| (now as f64 + before as f64 * rest) * 1e9 / SPAN_NS as f64;
+        Rates {
+            came: per_second(self.now.came, self.before.came),
+            ended: per_second(self.now.ended, self.before.ended),
+        }
     }
 
     fn turn(&mut self, now_ns: u64) {
         let spans = now_ns.saturating_sub(self.span_began_ns) / SPAN_NS;
         if spans > 0 {
-            self.ended_before = if spans == 1 { self.ended } else { 0 };
-            self.ended = 0;
+            self.before = if spans == 1 { self.now } else { Counts::default() };
+            self.now = Counts::default();
             self.span_began_ns = self.span_began_ns.saturating_add(spans.saturating_mul(SPAN_NS));
         }
     }
@@ -157,22 +193,65 @@ mod tests {
         }
     }
 
-    /// One place, 4,000 calls per second: a load of three times as many leaves those that are taken a delay near what is allowed.
-    #[test]
-    fn what_is_taken_of_a_lasting_overload_waits_no_longer_than_allowed() {
+    /// One place, 4,000 calls per second, and so many that come: how long those wait that are taken, but for the first second, and
+    /// which share is refused.
+    fn lasting(calls_per_second: u64) -> (Duration, f64) {
         let mut world = World::new(1, 250 * US);
+        let calls = calls_per_second * 5;
         let mut began = 0;
-        for call in 0..60_000u64 {
-            world.call(1_000_000_000 + call * 1_000_000 / 12 * US / 1000);
-            if call == 6_000 {
+        for call in 0..calls {
+            world.call(1_000_000_000 + call * 1_000_000_000 / calls_per_second);
+            if call == calls / 5 {
                 began = world.delays.len();
             }
         }
         world.delays.drain(..began);
-        let p99 = world.p99();
-        assert!(Duration::from_nanos(p99) < DELAY * 3 / 2, "{p99} ns");
-        let share = world.refused as f64 / 60_000.0;
-        assert!((0.6..0.7).contains(&share), "two of three: {share}");
+        (Duration::from_nanos(world.p99()), world.refused as f64 / calls as f64)
+    }
+
+    #[test]
+    fn what_is_taken_of_a_large_overload_waits_for_a_part_of_what_is_allowed() {
+        let (p99, refused) = lasting(12_000);
+        assert!(p99 < DELAY.mul_f64(GROWING_PART * 1.5), "{p99:?}");
+        assert!((0.6..0.7).contains(&refused), "two of three: {refused}");
+    }
+
+    #[test]
+    fn what_is_taken_of_a_small_overload_waits_no_longer_than_allowed() {
+        let (p99, refused) = lasting(4_400);
+        assert!(p99 < DELAY * 3 / 2, "{p99:?}");
+        assert!((0.05..0.15).contains(&refused), "one of eleven: {refused}");
+    }
+
+    /// Every tenth of a second nothing comes for ten milliseconds, and what waits is served.
+    #[test]
+    fn a_moment_without_a_queue_does_not_let_all_in_again() {
+        let mut world = World::new(1, 250 * US);
+        let (mut now, mut longest) = (1_000_000_000, 0);
+        for call in 0..60_000u64 {
+            now += if call % 1_200 == 0 { 10_000 * US } else { 83 * US };
+            world.call(now);
+            if call >= 15_000 {
+                longest = longest.max(world.waiting.len());
+            }
+        }
+        let most = DELAY.as_nanos() as f64 * GROWING_PART / (250 * US) as f64;
+        assert!(longest as f64 <= most + 2.0, "{longest} calls waited");
+    }
+
+    /// Seventy callers, each of whom calls again when it has its answer: all that come are served, as long as they wait.
+    #[test]
+    fn callers_that_wait_are_not_refused() {
+        let mut world = World::new(1, 250 * US);
+        let mut now = 1_000_000_000;
+        for _ in 0..70 {
+            world.call(now);
+        }
+        for _ in 0..20_000 {
+            now += 250 * US;
+            world.call(now);
+        }
+        assert_eq!(world.refused, 0);
     }
 
     #[test]
@@ -218,8 +297,8 @@ mod tests {
     fn a_short_queue_is_no_overload_even_if_nothing_is_served() {
         let mut overload = Overload::default();
         for at in 1..100u64 {
-            assert_eq!(overload.admit(at * 1_000_000_000, WAITING_LEAST, WAITING_LEAST, DELAY), Ok(()));
+            assert_eq!(overload.admit(at * 1_000_000_000, STANDING_LEAST, STANDING_LEAST, DELAY), Ok(()));
         }
-        assert!(overload.admit(200_000_000_000, WAITING_LEAST + 1, WAITING_LEAST + 1, DELAY).is_err());
+        assert!(overload.admit(200_000_000_000, STANDING_LEAST + 1, STANDING_LEAST + 1, DELAY).is_err());
     }
 }
