@@ -100,6 +100,8 @@ pub struct Standing {
     /// The worker's own file in `/proc`. Open for as long as the process lives, and closed in each instance.
     file: RawFd,
     own: Vec<u8>,
+    /// Of its instances, as it is written: made once, as each page that a worker writes to between two forks it has to copy.
+    instances: Vec<u8>,
 }
 
 impl Standing {
@@ -111,7 +113,7 @@ impl Standing {
         let mut file = OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj")?;
         let mut own = Vec::new();
         file.read_to_end(&mut own)?;
-        Ok(Self { file: file.into_raw_fd(), own })
+        Ok(Self { file: file.into_raw_fd(), own, instances: OOM_SCORE_INSTANCE.to_string().into_bytes() })
     }
 
     /// Forks an instance, as [`fork_sibling`].
@@ -119,7 +121,9 @@ impl Standing {
     /// # Errors
     /// As there, or when the worker's standing cannot be changed.
     pub fn fork(&self, pid: &AtomicU32) -> io::Result<Side> {
-        self.set(OOM_SCORE_INSTANCE.to_string().as_bytes())?;
+        // Ahead of the fork, in one process that has the code and the data of it at hand: each instance would have to copy them.
+        reseed();
+        self.set(&self.instances)?;
         let side = fork_sibling(pid);
         if matches!(side, Ok(Side::Child)) {
             // SAFETY: `open` has opened it, and nobody uses it in the child.
@@ -136,6 +140,16 @@ impl Standing {
         let written = unsafe { libc::pwrite(self.file, score.as_ptr().cast(), score.len(), 0) };
         if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// The bus's clock, by the system call itself, as [`step_back`]: the kernel's page that tells the time without one is not in a new process,
+/// nor is the C library's that asks it, and an instance asks a few times only.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills the time. The call cannot fail for this clock.
+    unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut now) };
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 /// Lets whoever was woken just now run, before this process goes on: what is left for it to do is nobody's to wait for.
@@ -181,9 +195,9 @@ pub fn enter_rules(rules: RawFd) -> io::Result<()> {
     }
 }
 
-/// Gives the C library's random generators a seed of this process's own: a seed that a worker has set, or the one they start with, would
-/// give all of its instances the same numbers.
-pub fn reseed() {
+/// Gives the C library's random generators a new seed: one that a worker has set, or the one they start with, would give all of its
+/// instances the same numbers.
+fn reseed() {
     let Some(seed) = random() else { return };
     let [low, high] = [seed, seed >> 32].map(|half| u32::try_from(half & u64::from(u32::MAX)).unwrap_or(0));
     // SAFETY: this process has one thread.
