@@ -20,7 +20,7 @@
 
 mod interface;
 mod membership;
-mod receive;
+pub(super) mod receive;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
