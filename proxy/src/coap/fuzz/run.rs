@@ -22,13 +22,13 @@ use crate::coap::observe::Representation;
 use crate::coap::response::Response;
 use crate::coap::verify::CoapVerify;
 use crate::coap::visitor::Visitor;
-use crate::service::{ServedApplication, Service};
+use crate::service::{ServedApplication, ServedFunction, Service};
 
 const PAYLOAD_BYTES_MAX: usize = 4096;
 /// The longest datagram that leaves: a block and its options, or an echoed token and a diagnostic.
 const DATAGRAM_BYTES_MAX: usize = 1152;
 
-/// One application, `a`.
+/// One application, `a`. Its function `g` cannot be observed.
 #[derive(Clone, Debug)]
 struct One;
 
@@ -36,6 +36,10 @@ impl Service for One {
     fn find(&self, _: Origin, application: &str, _: Option<&str>) -> Result<(), Box<Answer>> {
         let refused = || Box::new(Answer::refused(Outcome::NotFound, "no such application"));
         (application == "a").then_some(()).ok_or_else(refused)
+    }
+
+    fn observable(&self, _: &str, function: Option<&str>) -> bool {
+        function != Some("g")
     }
 
     async fn call(&self, _: Request) -> Answer {
@@ -51,8 +55,10 @@ impl Service for One {
     }
 
     fn applications(&self, _: Origin) -> Vec<ServedApplication> {
-        let functions = vec!["f".to_owned(), "g".to_owned()];
-        vec![ServedApplication { name: "a".to_owned(), functions }]
+        let function =
+            |name: &str| ServedFunction { name: name.to_owned(), observable: self.observable("a", Some(name)) };
+        let functions = vec![function("f"), function("g")];
+        vec![ServedApplication { name: "a".to_owned(), observable: true, functions }]
     }
 }
 

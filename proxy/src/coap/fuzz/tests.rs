@@ -53,7 +53,7 @@ fn observe(draw: &mut fastrand::Rng) -> Vec<u8> {
     packet.header.message_id = draw.u16(..);
     packet.set_token(vec![draw.u8(0..3)]);
     packet.add_option(CoapOption::Observe, if draw.u8(0..5) == 0 { vec![1] } else { Vec::new() });
-    for segment in *draw.choice(&[&["a"][..], &["a", "f"]]).unwrap() {
+    for segment in *draw.choice(&[&["a"][..], &["a", "f"], &["a"], &["a", "f"], &["a", "g"]]).unwrap() {
         packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
     }
     if draw.u8(0..4) == 0 {
