@@ -81,7 +81,7 @@ pub(super) struct Arrival {
 /// The layer's whole state.
 #[derive(Debug)]
 pub(super) struct Dtls {
-    limits: DtlsConfig,
+    pub(super) limits: DtlsConfig,
     counters: Arc<CoapCounters>,
     terms: Terms,
     cookies: Cookies,
