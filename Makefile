@@ -6,14 +6,15 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Each target wants the whole machine, and two package managers at once lock each other out.
 .NOTPARALLEL:
-.PHONY: help build examples demo test model miri test-cgroup2 soak many check bench bench-bus bench-coap install install-systemd clean
+.PHONY: help build examples demo test model miri test-cgroup2 soak fuzz many check bench bench-bus bench-coap install install-systemd clean
 
 help:
 	@echo "make demo             build, and show a host at work: chains, pictures, and what is refused (as root)"
 	@echo "make test             install what the tests need, and run all of them (as root)"
 	@echo "make test-cgroup2     limits, and the service for systemd, on control groups v2, in virtual machines (as root)"
 	@echo "make check            formatting and lints, all warnings as errors"
-	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, abuse of the CoAP doors, 3,000 kills (as root)"
+	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, two minutes of libFuzzer on each layer, abuse of the CoAP doors, 3,000 kills (as root)"
+	@echo "make fuzz             libFuzzer on the layers of the CoAP door, a minute each; ARGUMENTS='300 codec' for one of them and longer"
 	@echo "make many             500 sandboxes side by side, or SANDBAR_MANY, killed and started again (as root)"
 	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; half an hour, once it is built)"
 	@echo "make bench-bus        measure the application bus alone, beside floors, iceoryx2 and NATS (two minutes, once it is built)"
@@ -51,10 +52,10 @@ test-cgroup2:
 	@bash scripts/cgroup2.sh
 
 soak:
-	@sh scripts/setup.sh build
+	@sh scripts/setup.sh fuzz
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-bus --test soak
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --lib fuzz -- --nocapture
-	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
+	sh scripts/fuzz.sh 120
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap_abuse -- --nocapture
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test observers_memory -- --nocapture
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
@@ -63,6 +64,11 @@ soak:
 		cargo test --release --locked -p sandbar-proxy --lib dtls
 	sh examples/build.sh
 	SANDBAR_SOAK=1 cargo test --release --locked --test drills -- --nocapture
+
+# What it tries is a part of `make test`, drawn at random there. ARGUMENTS: seconds for each, and names of targets, if not all are wanted.
+fuzz:
+	@sh scripts/setup.sh fuzz
+	sh scripts/fuzz.sh $(ARGUMENTS)
 
 # A part of `make test`, which builds it without optimisation.
 many: examples
@@ -74,6 +80,7 @@ check:
 	cargo fmt --manifest-path benches/wasm/Cargo.toml --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p sandbar-proxy --features fuzz --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 # Peers are packages of their own, with lock files of their own; one that does not build is skipped. Those who are started for each call run

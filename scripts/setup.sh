@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build   a C compiler and linker, and Python for functions in Python
 #   scripts/setup.sh test    what the tests drive Sandbar with as well: libcoap's client, aiocoap, strace
+#   scripts/setup.sh fuzz    a C++ compiler, for libFuzzer
 #   scripts/setup.sh bench   the peers that Sandbar is measured beside; what cannot be had is told, and no error
 #   scripts/setup.sh cgroup2 what runs a virtual machine with control groups v2
 set -eu
@@ -39,6 +40,10 @@ if [ "$what" = test ]; then
     need zstd zstd
     # Debian's Python comes without the module that fills a virtual environment with pip.
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+fi
+
+if [ "$what" = fuzz ]; then
+    need c++ g++
 fi
 
 if [ "$what" = bench ]; then

@@ -53,10 +53,12 @@ fn description(application: &Application) -> String {
     let table = output::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>());
     let calls = neighbours("may call", &application.calls);
     let callers = neighbours("may be called by", &application.callers);
+    let private = application.functions.iter().filter(|function| !function.observe).map(|function| &function.name);
+    let private = neighbours("may not be observed", private);
     let rootfs = application.rootfs.as_ref().map(|rootfs| format!("root file system: {rootfs}\n")).unwrap_or_default();
     let limits = application.limits;
     format!(
-        "{}: calls start at {}\n{table}{calls}{callers}{rootfs}limits: memory {}, processes {}, cpus {}, payload {}\n",
+        "{}: calls start at {}\n{table}{calls}{callers}{private}{rootfs}limits: memory {}, processes {}, cpus {}, payload {}\n",
         application.name,
         name_of(&application.entry).unwrap_or(output::NOTHING),
         quantity::show_size(limits.memory_bytes),
@@ -66,7 +68,7 @@ fn description(application: &Application) -> String {
     )
 }
 
-/// A line on how the application is joined to others, if it is.
+/// A line on how the application or its functions are joined to others, if they are.
 fn neighbours(how: &str, names: impl IntoIterator<Item: ToString>) -> String {
     let names: Vec<_> = names.into_iter().map(|name| name.to_string()).collect();
     if names.is_empty() { String::new() } else { format!("{how}: {}\n", names.join(", ")) }
@@ -91,6 +93,7 @@ mod tests {
             [functions.average]
             runtime = "native"
             code = "bin/average"
+            observe = false
         "#;
         let application = Application::parse(manifest, "sandbar.toml").unwrap();
         let text = description(&application);
@@ -99,7 +102,7 @@ mod tests {
         assert!(text.contains("\naverage   native   bin/average  10s       -\n"), "{text}");
         assert!(
             text.contains(
-                "\nmay call: /gallery, /gallery/thumbnail\nroot file system: oci:image:slim\nlimits: memory 128MiB,"
+                "\nmay call: /gallery, /gallery/thumbnail\nmay not be observed: average\nroot file system: oci:image:slim\nlimits: memory 128MiB,"
             ),
             "{text}"
         );

@@ -42,7 +42,7 @@ impl Doors {
             let config = CoapConfig { networks, ..coap_config(arguments) };
             let door =
                 CoapDoor::bind(address, host.clone(), config).map_err(|source| cannot_open("CoAP", address, source))?;
-            open.push(announced(Protocol::Coap, door.local_addr()).counting(door.counters()));
+            open.push(announced(Protocol::Coap, door.local_addr(), door.limits()).counting(door.counters()));
             for group in door.groups() {
                 tracing::info!(%group, door = %door.local_addr(), "listening to a group");
                 groups += 1;
@@ -58,7 +58,7 @@ impl Doors {
                 let security = Security { limits: arguments.coaps_limits.config(), keys: file.keys() };
                 let door = CoapDoor::bind_secure(*address, host.clone(), coap_config(arguments), security)
                     .map_err(|source| cannot_open("coaps", *address, source))?;
-                open.push(announced(Protocol::Coaps, door.local_addr()).counting(door.counters()));
+                open.push(announced(Protocol::Coaps, door.local_addr(), door.limits()).counting(door.counters()));
                 doors.keep(door.serve(doors.stopped()));
             }
             doors.keep(file.keep_up(doors.stopped()));
@@ -66,9 +66,11 @@ impl Doors {
             doors.keep(secure::nothing_to_read_again(doors.stopped())?);
         }
         for address in &arguments.http {
-            let door = HttpDoor::bind(*address, host.clone(), http_config(arguments))
+            let config = http_config(arguments);
+            let limits = config.limits();
+            let door = HttpDoor::bind(*address, host.clone(), config)
                 .map_err(|source| cannot_open("HTTP", *address, source))?;
-            open.push(announced(Protocol::Http, door.local_addr()));
+            open.push(announced(Protocol::Http, door.local_addr(), limits));
             doors.keep(door.serve(doors.stopped()));
         }
         let management = management::serve(socket, host.clone(), open, doors.stopped());
@@ -150,9 +152,9 @@ fn http_config(arguments: &ServeArguments) -> HttpConfig {
     }
 }
 
-fn announced(protocol: Protocol, address: SocketAddr) -> OpenDoor {
+fn announced(protocol: Protocol, address: SocketAddr, limits: Vec<(String, u64)>) -> OpenDoor {
     tracing::info!(?protocol, %address, "door open");
-    Door { protocol, address, counters: BTreeMap::default() }.into()
+    Door { protocol, address, counters: BTreeMap::default(), limits: limits.into_iter().collect() }.into()
 }
 
 fn cannot_open(protocol: &'static str, address: SocketAddr, source: impl Error + Send + Sync + 'static) -> Failure {

@@ -18,16 +18,21 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("hostile", &["sandbar-bus", "sandbar-function"]),
 ];
 
-/// Dependencies between crates of the workspace, but for those of tests alone.
-fn edges() -> BTreeMap<String, Vec<String>> {
+/// The crates of the workspace, as cargo describes them.
+fn packages() -> Vec<serde_json::Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline", "--manifest-path"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
         .output()
         .unwrap();
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+/// Dependencies between crates of the workspace, but for those of tests alone.
+fn edges() -> BTreeMap<String, Vec<String>> {
     let mut edges = BTreeMap::new();
-    for package in metadata["packages"].as_array().unwrap() {
+    for package in packages() {
         let dependencies = package["dependencies"].as_array().unwrap().iter();
         let ours = dependencies.filter(|dependency| dependency["path"].is_string() && dependency["kind"] != "dev");
         let mut names: Vec<_> = ours.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
@@ -49,6 +54,37 @@ fn crates_depend_on_each_other_in_one_direction_only() {
             dependencies.iter().all(|dependency| dependency == "sandbar-function"),
             "example {name}: {dependencies:?}"
         );
+    }
+}
+
+/// What a lock file says that a package depends on; `None` if it is not there.
+fn locked(lock: &str, package: &str) -> Option<Vec<String>> {
+    let entry = lock.split("[[package]]").find(|entry| entry.contains(&format!("\nname = \"{package}\"\n")))?;
+    let lines = entry.lines().map(|line| line.trim().trim_matches([',', '"']));
+    // One of which there are several versions stands there with its own.
+    Some(lines.map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect())
+}
+
+/// They are built with `--locked`, by what no test runs.
+#[test]
+fn lock_files_of_other_workspaces_have_what_our_crates_depend_on() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut looked_at = Vec::new();
+    for file in ["fuzz/Cargo.lock", "benches/bus/Cargo.lock"] {
+        let lock = std::fs::read_to_string(root.join(file)).unwrap();
+        for package in packages() {
+            let name = package["name"].as_str().unwrap();
+            let Some(known) = locked(&lock, name) else { continue };
+            looked_at.push((file, name.to_owned()));
+            let dependencies = package["dependencies"].as_array().unwrap().iter();
+            for dependency in dependencies.filter(|it| it["kind"] != "dev" && it["optional"] != true) {
+                let needed = dependency["name"].as_str().unwrap();
+                assert!(known.iter().any(|it| it == needed), "{file}: {name} depends on {needed}, which is not locked");
+            }
+        }
+    }
+    for (file, name) in [("fuzz/Cargo.lock", "sandbar-proxy"), ("benches/bus/Cargo.lock", "sandbar-bus")] {
+        assert!(looked_at.contains(&(file, name.to_owned())), "{looked_at:?}");
     }
 }
 

@@ -64,7 +64,7 @@ use coap_lite::MessageType;
 use sandbar_runtime::outputs::Watcher;
 use tokio::task::JoinSet;
 
-pub use self::config::{CoapConfig, GroupConfig, TransferLimits};
+pub use self::config::{CoapConfig, GroupConfig, Limit, TransferLimits};
 pub use self::counters::{CoapCounters, Counter};
 pub use self::datagram::BindError;
 pub use self::dtls::{DtlsConfig, DtlsError};
@@ -179,6 +179,13 @@ impl<S: Service> CoapDoor<S> {
     /// The groups it listens to, each as often as there are interfaces where it does.
     pub fn groups(&self) -> impl Iterator<Item = IpAddr> {
         self.shared.groups.iter().map(|socket| socket.local_addr().ip())
+    }
+
+    /// What peers may take of it.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Limit> {
+        let own = self.shared.guard.iter().flat_map(Guard::limits);
+        self.shared.config.limits().into_iter().chain(own).collect()
     }
 
     /// What the door counts, from now on and while it serves.

@@ -17,4 +17,4 @@ mod outcome;
 mod service;
 mod uri;
 
-pub use service::{ServedApplication, Service};
+pub use service::{ServedApplication, ServedFunction, Service};

@@ -4,7 +4,7 @@
 //!
 //! | path | method | what it does | success |
 //! |---|---|---|---|
-//! | `/v1/host` | GET | version, uptime, the open doors' addresses and what they have counted | 200 [`HostStatus`] |
+//! | `/v1/host` | GET | version, uptime, the open doors' addresses, their limits and what they have counted | 200 [`HostStatus`] |
 //! | `/v1/applications` | GET | lists applications | 200, a list of [`ApplicationStatus`](sandbar_runtime::ApplicationStatus) |
 //! | `/v1/applications` | POST `{"source": "/absolute/path"}` | deploys a folder or an archive; answers when the application answers calls | 200 [`Deployed`](sandbar_runtime::Deployed) |
 //! | `/v1/applications/NAME` | DELETE | removes | 204 |

@@ -14,8 +14,19 @@ use sandbar_runtime::{Answer, HostAgent, Origin, Request};
 pub struct ServedApplication {
     /// The application's name: the first segment of its path.
     pub name: String,
-    /// Its functions' names: the second segment of theirs.
-    pub functions: Vec<String>,
+    /// Whether its entry function can be observed.
+    pub observable: bool,
+    /// Its functions.
+    pub functions: Vec<ServedFunction>,
+}
+
+/// A function as discovery shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedFunction {
+    /// Its name: the second segment of its path.
+    pub name: String,
+    /// Whether it can be observed.
+    pub observable: bool,
 }
 
 /// A host as its front doors see it. A cheap handle: every call in flight holds a clone.
@@ -26,6 +37,10 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// # Errors
     /// The outcome and reason the caller is to be told.
     fn find(&self, origin: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>>;
+
+    /// Whether this function (the entry function if none is named) may be observed: asked of one that was found, where a request
+    /// would observe it.
+    fn observable(&self, application: &str, function: Option<&str>) -> bool;
 
     /// Makes a call and waits for its end. Has to return by the call's deadline. Whoever drops the future gives the
     /// call up: its answer is lost, and whether it still runs is the service's affair.
@@ -46,6 +61,10 @@ impl Service for HostAgent {
         Self::find(self, origin, application, function)
     }
 
+    fn observable(&self, application: &str, function: Option<&str>) -> bool {
+        Self::observable(self, application, function)
+    }
+
     fn call(&self, request: Request) -> impl Future<Output = Answer> + Send {
         Self::call(self, request)
     }
@@ -59,7 +78,17 @@ impl Service for HostAgent {
     }
 
     fn applications(&self, origin: Origin) -> Vec<ServedApplication> {
-        let reachable = self.reachable(origin).into_iter();
-        reachable.map(|(name, functions)| ServedApplication { name, functions }).collect()
+        let mut served = Vec::new();
+        self.reachable(origin, |application| {
+            let functions = application.functions.iter();
+            served.push(ServedApplication {
+                name: application.name.to_string(),
+                observable: application.functions[application.entry].observe,
+                functions: functions
+                    .map(|function| ServedFunction { name: function.name.to_string(), observable: function.observe })
+                    .collect(),
+            });
+        });
+        served
     }
 }

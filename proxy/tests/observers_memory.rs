@@ -31,6 +31,10 @@ impl Service for One {
         Ok(())
     }
 
+    fn observable(&self, _: &str, _: Option<&str>) -> bool {
+        true
+    }
+
     async fn call(&self, _: Request) -> Answer {
         Answer::refused(Outcome::Failed, "to observe is not to call")
     }

@@ -239,17 +239,17 @@ impl HostAgent {
         self.shared.bus.services().iter().map(|service| status::of(service)).collect()
     }
 
-    /// The names of the applications that may be called from there, each with its functions'.
+    /// As [`HostBus::observable`].
     #[must_use]
-    pub fn reachable(&self, origin: Origin) -> Vec<(String, Vec<String>)> {
+    pub fn observable(&self, application: &str, function: Option<&str>) -> bool {
+        self.shared.bus.observable(application, function)
+    }
+
+    /// The manifests of the applications that may be called from there, by name, for as long as they are looked at.
+    pub fn reachable(&self, origin: Origin, mut look: impl FnMut(&Application)) {
         let services = self.shared.bus.services();
-        let open =
-            services.iter().map(|service| &service.application).filter(|application| admits(application, origin));
-        open.map(|application| {
-            let functions = application.functions.iter().map(|function| function.name.to_string());
-            (application.name.to_string(), functions.collect())
-        })
-        .collect()
+        let applications = services.iter().map(|service| &service.application);
+        applications.filter(|application| admits(application, origin)).for_each(|application| look(application));
     }
 
     /// The log of an application, or of one of its functions.

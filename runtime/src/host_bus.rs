@@ -144,6 +144,16 @@ impl HostBus {
         function_of(application, function).map(|_| ())
     }
 
+    /// Whether what a function gives out may be observed; not if there is none.
+    pub fn observable(&self, application: &str, function: Option<&str>) -> bool {
+        let directory = self.directory();
+        let entry = directory.get(application);
+        entry.is_some_and(|entry| {
+            let application = &entry.service.application;
+            function_of(application, function).is_ok_and(|index| application.functions[index].observe)
+        })
+    }
+
     fn target(&self, caller: Caller<'_>, request: &Request) -> Result<Target, Box<Answer>> {
         let directory = self.directory();
         let entry = entry(&directory, &request.application)?;

@@ -118,6 +118,8 @@ pub struct Function {
     pub ready: Ready,
     /// The format of its output, unless an instance says another: a number of the CoAP Content-Formats registry.
     pub content_format: Option<u16>,
+    /// Whether its outputs may be observed by whoever may call it.
+    pub observe: bool,
     /// The functions that get its output, as indices into [`Application::functions`]; the first goes on to answer the
     /// caller, the others run on their own.
     pub next: Vec<usize>,

@@ -21,6 +21,9 @@ pub(crate) struct CoapsArguments {
     /// Close a session in which nothing came for this time
     #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "1h")]
     coaps_session_idle: Duration,
+    /// Close a session after this time, however much it is used; its client makes a new handshake, and observes anew
+    #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "24h")]
+    coaps_session_life: Duration,
     /// Let a session give way when there is no room for a new one, if nothing came in it for this time
     #[arg(long, value_name = "TIME", value_parser = some_time, default_value = "60s")]
     coaps_session_yields: Duration,
@@ -53,6 +56,7 @@ impl CoapsArguments {
             sessions_max: self.coaps_sessions_max as usize,
             sessions_per_identity_max: self.coaps_sessions_per_identity as usize,
             session_idle_max: self.coaps_session_idle,
+            session_life_max: self.coaps_session_life,
             session_yields_after: self.coaps_session_yields,
         }
     }
@@ -80,12 +84,14 @@ mod tests {
     fn each_limit_reaches_a_place_of_its_own() {
         let typed = "serve --coaps-sessions-max 10 --coaps-sessions-per-identity 11 --coaps-session-idle 12s \
                      --coaps-session-yields 13s --coaps-handshakes-max 14 --coaps-handshakes-per-address 15 \
-                     --coaps-handshake-time 16s --coaps-handshake-yields 17s --coaps-retransmit 18s";
+                     --coaps-handshake-time 16s --coaps-handshake-yields 17s --coaps-retransmit 18s \
+                     --coaps-session-life 19s";
         let config = Typed::parse_from(typed.split(' ')).coaps.config();
         let asked = DtlsConfig {
             sessions_max: 10,
             sessions_per_identity_max: 11,
             session_idle_max: Duration::from_secs(12),
+            session_life_max: Duration::from_secs(19),
             session_yields_after: Duration::from_secs(13),
             handshakes_max: 14,
             handshakes_per_address_max: 15,
@@ -98,7 +104,12 @@ mod tests {
 
     #[test]
     fn limits_that_make_no_sense_are_refused() {
-        for typed in ["--coaps-sessions-max=0", "--coaps-session-idle=0s", "--coaps-handshake-time=15"] {
+        for typed in [
+            "--coaps-sessions-max=0",
+            "--coaps-session-idle=0s",
+            "--coaps-session-life=0s",
+            "--coaps-handshake-time=15",
+        ] {
             assert!(Typed::try_parse_from(["serve", typed]).is_err(), "{typed}");
         }
     }

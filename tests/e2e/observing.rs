@@ -29,6 +29,19 @@ code = "step.sh"
 [functions.alone]
 runtime = "executable"
 code = "step.sh"
+[functions.private]
+runtime = "executable"
+code = "step.sh"
+observe = false
+next = "c"
+[functions.before-private]
+runtime = "executable"
+code = "step.sh"
+next = "private-end"
+[functions.private-end]
+runtime = "executable"
+code = "step.sh"
+observe = false
 [rest]
 ready = "1s"
 workers = "1s"
@@ -138,6 +151,32 @@ fn what_is_observed_is_what_comes_out_of_the_sandbox() {
     middle.shows("c b 2");
     let shown = fs::read_to_string(&middle.shows).unwrap();
     assert!(!shown.contains("b a 1"), "what it handed on within the chain: {shown}");
+}
+
+#[test]
+fn what_a_manifest_keeps_private_is_told_to_its_callers_alone() {
+    let Some(host) = start(&[]) else { return };
+    let mut displays = Vec::new();
+    for function in ["chain/c", "chain/before-private"] {
+        let Some(mut client) = libcoap(&host, function) else { return };
+        displays.push(Display::begin(&host, &mut client, &format!("at-{}", function.replace('/', "-"))));
+    }
+    let observes = registered(&host);
+    let Some(mut device) = clients::coap_client() else { return };
+    // A request to observe is a call: the function runs for who asks, and nothing is observed.
+    let uri = host.coap_uri("chain/private");
+    let answer = clients::got(device.args(["-s", "1"]), host.folder(), &uri);
+    assert!(answer.payload.starts_with(b"c private "), "{answer:?}");
+    assert_eq!(registered(&host), observes);
+    // Neither what answers its callers nor what it makes of the calls of others is told.
+    assert_eq!(host.call("chain/private", b"1").done(), "c private 1");
+    assert_eq!(host.call("chain/before-private", b"2").done(), "private-end before-private 2");
+    // Outputs come in the order in which they are given: what is not there before this one never comes.
+    assert_eq!(host.call("chain/c", b"3").done(), "c 3");
+    let [end, before] = &displays[..] else { panic!() };
+    end.shows("c 3");
+    let shown = [end, before].map(|display| fs::read_to_string(&display.shows).unwrap()).concat();
+    assert!(!shown.contains("private 1") && !shown.contains("private-end"), "{shown}");
 }
 
 /// aiocoap as programs use it: its client of version 0.4.17 gives an observation up with the first answer.

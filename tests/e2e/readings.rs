@@ -58,6 +58,11 @@ fn where_addresses_are_verified_coap_client_shows_its_own_and_all_is_counted() {
     assert_eq!((times("challenged"), times("verified"), times("calls")), (Some(1), Some(1), Some(1)), "{counted}");
     let status: Value = serde_json::from_slice(&host.manage("GET", "/v1/host", b"").body).unwrap();
     assert_eq!(status["doors"][0]["counters"]["repeated"], 0, "{status}");
+    assert_eq!(status["doors"][0]["limits"]["observers_max"], 10_000, "{status}");
+    let limits = host.sandbar(&["counts", "--limits"]).well().text();
+    for name in ["observers_max", "confirmable_lifetime_ms", "connections_max"] {
+        assert!(limits.lines().any(|line| line.split_whitespace().nth(1) == Some(name)), "{name}: {limits}");
+    }
 }
 
 #[test]

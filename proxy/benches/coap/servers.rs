@@ -130,6 +130,10 @@ impl Service for Echo {
         Ok(())
     }
 
+    fn observable(&self, _: &str, _: Option<&str>) -> bool {
+        true
+    }
+
     async fn call(&self, request: Request) -> Answer {
         Answer { payload: request.payload, ..Answer::refused(Outcome::Done, "") }
     }

@@ -26,6 +26,8 @@ pub(super) struct Inquiry {
     pub(super) method: Method,
     /// Who asks.
     pub(super) visitor: Visitor,
+    /// Whether what the path leads to can be observed; looked at only if that is asked for.
+    pub(super) observable: bool,
 }
 
 /// What a path leads to.
@@ -67,10 +69,12 @@ pub(super) fn inquire<S: Service>(
     let method = Method::from_code(message.method)
         .filter(|method| matches!(target, Target::Function { .. }) || *method == Method::Get)
         .ok_or_else(|| Response::error(ResponseType::MethodNotAllowed, "this method does nothing here"))?;
+    let mut observable = false;
     match &target {
         Target::Function { application, function, .. } => {
             let found = allowed(service, visitor, application, function.as_deref());
             found.map_err(|answer| respond(*answer, method, options.accept, config))?;
+            observable = options.observe.is_some() && service.observable(application, function.as_deref());
         }
         Target::Discovery { .. } => {
             if options.accept.is_some_and(|format| format != LINK_FORMAT) {
@@ -82,10 +86,10 @@ pub(super) fn inquire<S: Service>(
         let text = "a function has no representation to match";
         return Err(Response::error(ResponseType::PreconditionFailed, text).into());
     }
-    Ok(Inquiry { target, options, method, visitor: visitor.clone() })
+    Ok(Inquiry { target, options, method, visitor: visitor.clone(), observable })
 }
 
-/// Whether somebody may call, or observe, a function that is there.
+/// Whether somebody may call a function that is there.
 pub(super) fn allowed<S: Service>(
     service: &S,
     visitor: &Visitor,
@@ -118,7 +122,8 @@ fn resolve(options: &RequestOptions) -> Option<Target> {
 impl Inquiry {
     /// Whether this is about observing, and no call. Observed is what a function gives out, so only the function itself is: a request with more
     /// of a path, a query or a payload asks for an answer of its own, and is a call whose Observe option is ignored (RFC 7641, section 4.1).
-    /// So is one that does not want to hear the answers.
+    /// So is one that does not want to hear the answers, and one to a function that its manifest does not let be observed: what others get
+    /// is not told, and a call is what a request without the option is.
     pub(super) fn asked(&self, payload: &[u8]) -> Option<Asked> {
         let observe = self.options.observe?;
         let Target::Function { application, function, rest } = &self.target else { return None };
@@ -126,7 +131,7 @@ impl Inquiry {
         let plain = rest.is_empty() && self.options.query.is_empty() && payload.is_empty();
         let heard = self.options.unwanted == Unwanted::default() && self.options.block1.is_none();
         let watched = Watched { application: application.clone(), function: function.clone() };
-        (reads && plain && heard).then_some(match observe {
+        (self.observable && reads && plain && heard).then_some(match observe {
             Observe::Register => Asked::ToObserve(watched),
             Observe::Deregister => Asked::NoMore(watched),
         })

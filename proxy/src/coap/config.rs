@@ -1,11 +1,14 @@
 //! Every limit and time of the CoAP door, with its default.
 
+mod limits;
+
 use std::time::Duration;
 
 use sandbar_runtime::manifest::access::IpNet;
 
 use super::group::GroupInterface;
 use super::verify::CoapVerify;
+pub use limits::Limit;
 
 /// Mebibytes in bytes, to keep the defaults readable.
 const MIB: usize = 1024 * 1024;

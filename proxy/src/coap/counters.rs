@@ -69,6 +69,8 @@ pub struct CoapCounters {
     pub sessions_ended: Counter,
     /// Sessions among them that were closed because nothing came.
     pub sessions_expired: Counter,
+    /// Sessions among them that were closed because they had lasted as long as one may.
+    pub sessions_outlived: Counter,
     /// Datagrams of a secure door that were dropped: no records, of no session, forged, repeated or damaged.
     pub records_dropped: Counter,
     /// Answers that were dropped because their session had ended.

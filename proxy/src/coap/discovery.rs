@@ -23,8 +23,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// One link: where, and what kind of resource is there.
 struct Link {
     href: String,
-    /// A function's, which is observable; `None`: the list itself, which is not.
+    /// A function's; the list itself has none.
     resource_type: Option<&'static str>,
+    observable: bool,
     content_format: Option<u16>,
 }
 
@@ -32,20 +33,27 @@ struct Link {
 /// of the query, `name=value` or `name=prefix*`.
 pub(super) fn links(applications: &[ServedApplication], filters: &[String], visitor: &Visitor) -> String {
     let mut rendered = String::new();
-    let own = Link { href: format!("/{}", PATH.join("/")), resource_type: None, content_format: Some(LINK_FORMAT) };
+    let own = Link {
+        href: format!("/{}", PATH.join("/")),
+        resource_type: None,
+        observable: false,
+        content_format: Some(LINK_FORMAT),
+    };
     let served = applications.iter().flat_map(|application| {
         let href = format!("/{}", utf8_percent_encode(&application.name, SEGMENT));
         let functions: Vec<Link> = application
             .functions
             .iter()
-            .filter(|function| visitor.may_call(&application.name, Some(function)))
+            .filter(|function| visitor.may_call(&application.name, Some(&function.name)))
             .map(|function| Link {
-                href: format!("{href}/{}", utf8_percent_encode(function, SEGMENT)),
+                href: format!("{href}/{}", utf8_percent_encode(&function.name, SEGMENT)),
                 resource_type: Some(FUNCTION),
+                observable: function.observable,
                 content_format: None,
             })
             .collect();
-        let entry = Link { href, resource_type: Some(APPLICATION), content_format: None };
+        let observable = application.observable;
+        let entry = Link { href, resource_type: Some(APPLICATION), observable, content_format: None };
         Some(entry).filter(|_| visitor.may_call(&application.name, None)).into_iter().chain(functions)
     });
     for link in std::iter::once(own).chain(served) {
@@ -85,6 +93,8 @@ impl Link {
             into.push_str(";rt=\"");
             into.push_str(resource_type);
             into.push('"');
+        }
+        if self.observable {
             into.push_str(OBSERVABLE);
         }
         if let Some(number) = self.content_format {
@@ -97,14 +107,20 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::ServedFunction;
+
+    fn function(name: &str, observable: bool) -> ServedFunction {
+        ServedFunction { name: name.to_owned(), observable }
+    }
 
     fn listed(filters: &[&str]) -> String {
         let applications = [
             ServedApplication {
                 name: "thermostat".to_owned(),
-                functions: vec!["ingest".to_owned(), "alarm".to_owned()],
+                observable: true,
+                functions: vec![function("ingest", true), function("secret", false), function("alarm", true)],
             },
-            ServedApplication { name: "odd name".to_owned(), functions: Vec::new() },
+            ServedApplication { name: "odd name".to_owned(), observable: false, functions: Vec::new() },
         ];
         let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
         links(&applications, &filters, &Visitor::Stranger([127, 0, 0, 1].into()))
@@ -114,7 +130,8 @@ mod tests {
     fn an_identity_sees_what_it_may_call() {
         let applications = ["den", "porch", "shed"].map(|name| ServedApplication {
             name: name.to_owned(),
-            functions: vec!["one".to_owned(), "two".to_owned()],
+            observable: true,
+            functions: vec![function("one", true), function("two", true)],
         });
         let text = "[identities.x]\nkey = \"0123456789abcdef\"\ngrants = [\"den\", \"porch/two\"]\n";
         let keys = crate::keys::Keys::parse(text).unwrap();
@@ -129,8 +146,8 @@ mod tests {
         assert_eq!(
             listed(&[]),
             "</.well-known/core>;ct=40,</thermostat>;rt=\"sandbar.application\";obs,\
-             </thermostat/ingest>;rt=\"sandbar.function\";obs,</thermostat/alarm>;rt=\"sandbar.function\";obs,\
-             </odd%20name>;rt=\"sandbar.application\";obs"
+             </thermostat/ingest>;rt=\"sandbar.function\";obs,</thermostat/secret>;rt=\"sandbar.function\",\
+             </thermostat/alarm>;rt=\"sandbar.function\";obs,</odd%20name>;rt=\"sandbar.application\""
         );
     }
 
@@ -139,7 +156,7 @@ mod tests {
         let alarm = "</thermostat/alarm>;rt=\"sandbar.function\";obs";
         assert_eq!(listed(&["href=/thermostat/alarm"]), alarm);
         assert_eq!(listed(&["href=/thermostat/a*", "rt=sandbar*"]), alarm);
-        assert_eq!(listed(&["rt=sandbar.function"]).matches(',').count(), 1);
+        assert_eq!(listed(&["rt=sandbar.function"]).matches(',').count(), 2);
         assert_eq!(listed(&["ct=40"]), "</.well-known/core>;ct=40");
         assert_eq!(listed(&["href=/thermo"]), "");
         assert_eq!(listed(&["if=sensor"]), "");

@@ -6,7 +6,7 @@
 //!             ├─ of a handshake ───────────────────────▲                               │
 //!             └─ of a session ──────────────────────────────────────────────────▶ message for the layers above
 //!   message for a session ─▶ datagram
-//!   time ─ tick ─▶ flights that were not answered, again; handshakes that took too long and idle sessions end
+//!   time ─ tick ─▶ flights that were not answered, again; handshakes that took too long, idle sessions and old ones end
 //! ```
 //!
 //! A session is an endpoint of its own for the layers above ([`Endpoint::session`]): message ids, tokens and blocks of one
@@ -44,7 +44,7 @@ use self::association::{Association, Terms};
 use self::cookie::Cookies;
 use self::handshakes::{Handshake, Handshakes};
 use self::hello::{Alert, Hello};
-use self::sessions::Sessions;
+use self::sessions::{Over, Sessions};
 use super::clockwork::Timed;
 use super::counters::CoapCounters;
 use super::datagram::{Endpoint, SessionNumber, Transmit};
@@ -81,7 +81,7 @@ pub(super) struct Arrival {
 /// The layer's whole state.
 #[derive(Debug)]
 pub(super) struct Dtls {
-    limits: DtlsConfig,
+    pub(super) limits: DtlsConfig,
     counters: Arc<CoapCounters>,
     terms: Terms,
     cookies: Cookies,
@@ -371,8 +371,11 @@ impl Timed for Dtls {
             }
         }
         for _ in 0..TICKED_AT_ONCE_MAX {
-            let Some(number) = self.sessions.idle_by(&self.limits, now) else { break };
-            self.counters.sessions_expired.add();
+            let Some((number, over)) = self.sessions.over_by(&self.limits, now) else { break };
+            match over {
+                Over::Idle => self.counters.sessions_expired.add(),
+                Over::Old => self.counters.sessions_outlived.add(),
+            }
             self.close(number, out);
         }
     }

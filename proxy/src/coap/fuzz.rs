@@ -30,6 +30,8 @@ const OPTIONS_MAX: usize = 64;
 const PAYLOAD_BYTES_MAX: usize = 4096;
 const VERIFY: [CoapVerify; 2] = [CoapVerify::Never, CoapVerify::Always];
 const TIMES_MS: [u64; 6] = [1, 100, 250, 3000, 61_000, 150_000];
+const FUNCTIONS: [Option<&str>; 2] = [None, Some("f")];
+const FORMATS: [Option<u16>; 2] = [None, Some(50)];
 const ANSWER_BYTES: [usize; 6] = [0, 10, 1024, 1025, 3000, 7000];
 
 /// Tries any bytes.
@@ -165,21 +167,25 @@ pub fn blocks(bytes: &[u8]) {
     assert!(uploads.is_empty() && downloads.is_empty());
 }
 
-/// A program of datagrams, steps of time and ends of calls, for a whole door: nothing runs twice, and nothing is left.
+/// A program of datagrams, steps of time, ends of calls and outputs, for a whole door: nothing runs twice, and nothing is left.
 pub fn exchanges(bytes: &[u8]) {
     let mut tape = Tape(bytes);
     let mut run = Run::new(tape.one_of(&VERIFY), &std::sync::Arc::default());
     while !tape.0.is_empty() {
-        match tape.byte() % 8 {
+        match tape.byte() % 12 {
             0 => run.pass(Duration::from_millis(tape.one_of(&TIMES_MS))),
             1 => {
                 let which = tape.byte().into();
                 run.end_call(which, tape.one_of(&ANSWER_BYTES));
             }
-            _ => {
+            9 => run.publish(tape.one_of(&FUNCTIONS), tape.one_of(&ANSWER_BYTES), tape.one_of(&FORMATS)),
+            10 => run.reconsider(tape.one_of(&FUNCTIONS)),
+            11 => run.reply_to_last(tape.byte() % 2 == 0),
+            does => {
                 let port = 1 + u16::from(tape.byte() % 4);
                 let length = tape.number() % 1500;
-                run.datagram(port, tape.take(length));
+                let bytes = tape.take(length);
+                if does == 8 { run.by_group(port, bytes) } else { run.datagram(port, bytes) }
             }
         }
     }

@@ -20,7 +20,7 @@
 
 mod interface;
 mod membership;
-mod receive;
+pub(super) mod receive;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -62,7 +62,7 @@ impl Groups {
     }
 
     /// Whether no place is taken.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         self.places == 0 && self.places_of.is_empty() && self.due.is_empty()
     }

@@ -87,7 +87,7 @@ impl Observers {
     }
 
     /// Whether nothing is held.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0 && self.subscribers.is_empty() && self.turns.is_empty() && self.topics.is_empty()
     }

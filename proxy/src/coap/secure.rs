@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 use super::clockwork::Clockwork;
+use super::config::Limit;
 use super::datagram::{Endpoint, Transmit};
 use super::dtls::{Arrival, Dtls, DtlsConfig};
 use super::visitor::Visitor;
@@ -36,6 +37,10 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(dtls: Dtls, keys: watch::Receiver<Arc<Keys>>) -> Self {
         Self { dtls: Clockwork::new(dtls), keys }
+    }
+
+    pub(super) fn limits(&self) -> Vec<Limit> {
+        self.dtls.with(|dtls| dtls.limits.limits())
     }
 
     pub(super) fn receive(&self, from: &Endpoint, datagram: &[u8]) -> Arrival {

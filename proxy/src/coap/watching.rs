@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sandbar_runtime::Method;
 use sandbar_runtime::outputs::{Change, Watched};
+use sandbar_runtime::{Answer, Method, Outcome};
 
 use super::Shared;
 use super::call::{allowed, respond};
@@ -55,7 +55,10 @@ impl<S: Service> Shared<S> {
         };
         let now = known.map(Visitor::Known);
         let visitor = now.as_ref().unwrap_or(visitor);
-        let may = allowed(&self.service, visitor, &watched.application, watched.function.as_deref());
+        let Watched { application, function } = watched;
+        let function = function.as_deref();
+        let may = allowed(&self.service, visitor, application, function)
+            .and_then(|()| if self.service.observable(application, function) { Ok(()) } else { Err(not_observable()) });
         may.map_err(|answer| respond(*answer, Method::Get, None, &self.config))
     }
 
@@ -65,6 +68,10 @@ impl<S: Service> Shared<S> {
             self.try_send(transmit);
         }
     }
+}
+
+fn not_observable() -> Box<Answer> {
+    Box::new(Answer::refused(Outcome::NotAllowed, "this function may not be observed any more"))
 }
 
 /// A watcher of what the service's functions give out.

@@ -32,6 +32,26 @@ pub struct HttpConfig {
     pub drain: Duration,
 }
 
+impl HttpConfig {
+    /// What clients may take of a door, and for how long, by name: times in milliseconds, under names that say so.
+    #[must_use]
+    pub fn limits(&self) -> Vec<(String, u64)> {
+        let time = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let limits = [
+            ("connections_max", self.connections_max as u64),
+            ("header_bytes_max", self.header_bytes_max as u64),
+            ("header_time_max_ms", time(self.header_time_max)),
+            ("body_time_max_ms", time(self.body_time_max)),
+            ("unread_time_max_ms", time(self.unread_time_max)),
+            ("calls_in_flight_max", self.calls_in_flight_max as u64),
+            ("calls_in_flight_per_peer_max", self.calls_in_flight_per_peer_max as u64),
+            ("body_bytes_in_flight_max", self.body_bytes_in_flight_max as u64),
+            ("drain_ms", time(self.drain)),
+        ];
+        limits.map(|(name, limit)| (name.to_owned(), limit)).into()
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {

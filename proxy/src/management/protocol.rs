@@ -32,6 +32,10 @@ pub struct Door {
     /// What it has counted since it was opened, by name; empty for a door that does not count.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
+    /// What callers may take of it, by name: numbers of things, bytes, and times in milliseconds, of which the name says which. Names
+    /// are those of the fields of `CoapConfig`, `DtlsConfig` and `HttpConfig`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, u64>,
 }
 
 /// The protocols calls come in by.

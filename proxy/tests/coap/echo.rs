@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sandbar_proxy::{ServedApplication, Service};
+use sandbar_proxy::{ServedApplication, ServedFunction, Service};
 use sandbar_runtime::outputs::{Output, Outputs};
 use sandbar_runtime::{Answer, AnswerProperties, CallId, Code, Method, Origin, Outcome, Request};
 
-/// Functions of the application `test`; the entry function echoes.
-pub(crate) const FUNCTIONS: [&str; 8] = ["echo", "sleep", "big", "fail", "panic", "overloaded", "make", "keep"];
+/// Functions of the application `test`; the entry function echoes, and so does `private`, which may not be observed.
+pub(crate) const FUNCTIONS: [&str; 9] =
+    ["echo", "sleep", "big", "fail", "panic", "overloaded", "make", "keep", "private"];
 
 /// The service. Clones share their counts.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct Echo {
     pub(crate) runs: Arc<AtomicU64>,
     /// Whether the application has been removed.
     removed: Arc<AtomicBool>,
+    /// Whether it has been replaced by one of which nothing may be observed.
+    sealed: Arc<AtomicBool>,
     outputs: Arc<Outputs>,
     /// What `keep` was given last, and how often it was given something.
     kept: Arc<Mutex<(u64, Bytes)>>,
@@ -33,6 +36,12 @@ impl Echo {
     /// Removes the application.
     pub(crate) fn remove(&self) {
         self.removed.store(true, Ordering::SeqCst);
+        self.outputs.replaced("test");
+    }
+
+    /// Replaces the application by one of which nothing may be observed.
+    pub(crate) fn seal(&self) {
+        self.sealed.store(true, Ordering::SeqCst);
         self.outputs.replaced("test");
     }
 
@@ -65,6 +74,10 @@ impl Service for Echo {
             }
             _ => Ok(()),
         }
+    }
+
+    fn observable(&self, _: &str, function: Option<&str>) -> bool {
+        function != Some("private") && !self.sealed.load(Ordering::SeqCst)
     }
 
     async fn call(&self, request: Request) -> Answer {
@@ -122,7 +135,10 @@ impl Service for Echo {
     }
 
     fn applications(&self, _: Origin) -> Vec<ServedApplication> {
-        vec![ServedApplication { name: "test".to_owned(), functions: FUNCTIONS.map(str::to_owned).to_vec() }]
+        let function =
+            |name: &str| ServedFunction { name: name.to_owned(), observable: self.observable("test", Some(name)) };
+        let functions = FUNCTIONS.map(function).to_vec();
+        vec![ServedApplication { name: "test".to_owned(), observable: self.observable("test", None), functions }]
     }
 }
 

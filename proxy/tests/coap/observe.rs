@@ -360,6 +360,31 @@ async fn what_is_not_there_is_not_observed() {
 }
 
 #[tokio::test]
+async fn what_may_not_be_observed_is_called_and_answered_without_the_option() {
+    let door = Door::open(CoapConfig::default());
+    let (mut client, mut caller) = (door.client().await, door.client().await);
+    let answer = client.ask(observe("/test/private")).await;
+    assert_eq!((code(&answer), is_observed(&answer)), ("2.05".into(), false));
+    assert_eq!((door.echo.runs(), door.echo.is_watched()), (1, false), "it was a call as any other");
+    assert_eq!(code(&caller.ask(request(RequestType::Put, "/test/private", b"for its caller")).await), "2.04");
+    client.hears_nothing(50).await;
+    let listed = text(&client.ask(request(RequestType::Get, "/.well-known/core", b"")).await);
+    let link = listed.split(',').find(|link| link.starts_with("</test/private>")).unwrap();
+    assert!(!link.contains("obs") && listed.contains("</test/echo>;rt=\"sandbar.function\";obs"), "{listed}");
+    door.close().await;
+}
+
+#[tokio::test]
+async fn an_observation_ends_when_its_function_may_be_observed_no_more() {
+    let watch = Watch::usual().await;
+    watch.door.echo.seal();
+    let last = watch.observer.receive().await;
+    assert_eq!((code(&last), last.get_token(), is_observed(&last)), ("4.03".into(), watch.token.as_slice(), false));
+    watch.is_over().await;
+    watch.door.close().await;
+}
+
+#[tokio::test]
 async fn a_door_that_closes_says_so() {
     let watch = Watch::usual().await;
     watch.door.close().await;

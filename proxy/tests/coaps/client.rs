@@ -27,6 +27,10 @@ impl Service for Reverse {
         Ok(())
     }
 
+    fn observable(&self, _: &str, _: Option<&str>) -> bool {
+        true
+    }
+
     async fn call(&self, request: Request) -> Answer {
         let payload: Vec<u8> = request.payload.iter().rev().copied().collect();
         Answer { payload: payload.into(), ..Answer::refused(Outcome::Done, "") }

@@ -245,7 +245,8 @@ fn function(
     };
     let (name, runtime, code) = (name?, runtime?, code?);
     let (handler, timeout) = (handler?, timeout?);
-    Some(Function { name, runtime, code, handler, timeout, ready, content_format, next, limits })
+    let observe = plain.observe.unwrap_or(true);
+    Some(Function { name, runtime, code, handler, timeout, ready, content_format, observe, next, limits })
 }
 
 fn checked_ready(written: &At<PlainReady>, problems: &mut Problems<'_>) -> Option<Ready> {

@@ -83,6 +83,7 @@ pub(super) struct PlainFunction {
     pub(super) timeout: Option<At<String>>,
     pub(super) ready: Option<At<PlainReady>>,
     pub(super) content_format: Option<At<i64>>,
+    pub(super) observe: Option<bool>,
     pub(super) next: Vec<At<String>>,
     /// `memory`, `processes` and `cpus` alone.
     pub(super) limits: PlainLimits,
@@ -93,8 +94,8 @@ const TOP_FIELDS: [&str; 10] =
 const ACCESS_FIELDS: [&str; 2] = ["coap", "http"];
 const REST_FIELDS: [&str; 3] = ["ready", "workers", "sandbox"];
 const LIMITS_FIELDS: [&str; 7] = ["memory", "processes", "cpus", "payload", "queue", "calls", "spin"];
-const FUNCTION_FIELDS: [&str; 8] =
-    ["runtime", "code", "handler", "timeout", "ready", "content_format", "next", "limits"];
+const FUNCTION_FIELDS: [&str; 9] =
+    ["runtime", "code", "handler", "timeout", "ready", "content_format", "observe", "next", "limits"];
 const FUNCTION_LIMITS_FIELDS: [&str; 3] = ["memory", "processes", "cpus"];
 
 /// Reads the text. `None` if it is not TOML; a field that was refused is absent from what is returned.
@@ -224,6 +225,7 @@ fn read_functions(table: &DeTable<'_>, problems: &mut Problems<'_>) -> Vec<Plain
             timeout: text_field(fields, "timeout", "\"2s\"", problems),
             ready: ready_field(fields, problems),
             content_format: whole_number_field(fields, "content_format", problems),
+            observe: switch_field(fields, "observe", problems),
             next: texts_field(fields, "next", "a function's name or a list of names", problems),
             limits: table_field(fields, "limits", problems).map_or_else(PlainLimits::default, |(_, limits)| {
                 read_limits(limits, &FUNCTION_LIMITS_FIELDS, problems)
@@ -293,6 +295,15 @@ fn whole_number_field(table: &DeTable<'_>, name: &str, problems: &mut Problems<'
         wrong_type(value, name, "a whole number such as 64", problems);
     }
     number.map(|number| At { value: number, span: value.span() })
+}
+
+fn switch_field(table: &DeTable<'_>, name: &str, problems: &mut Problems<'_>) -> Option<bool> {
+    let value = table.get(name)?;
+    let switch = value.get_ref().as_bool();
+    if switch.is_none() {
+        wrong_type(value, name, "true or false", problems);
+    }
+    switch
 }
 
 /// A number, or a word.

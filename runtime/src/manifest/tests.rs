@@ -231,6 +231,7 @@ fn wrong_types_are_named() {
             .contains("`next` must be a function's name or a list of names; this is of type integer")
     );
     assert!(problems(&one("[limits]\nprocesses = 1.5")).contains("`processes` must be a whole number"));
+    assert!(problems(&one("observe = \"no\"")).contains("`observe` must be true or false; this is of type string"));
     assert!(problems("name = \"a\"\nfunctions = 1").contains("`functions` must be a table"));
     assert!(problems("name = \"a\"\nfunctions.f = 1").contains("`functions.f` must be a table"));
 }

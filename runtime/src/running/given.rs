@@ -12,10 +12,15 @@ const SUCCESS: u8 = 2;
 
 impl Running {
     /// Tells the output of these functions: the one that was called, and the one that answered. Costs one load while nobody watches.
+    /// If either is not to be observed, nobody is told: it is an answer of the one, and made by the other.
     ///
     /// Which function answered is the sandbox's word: it can put one of its own in another's place, and no other application's.
     pub(super) fn tell_given(&self, functions: [usize; 2], output: impl FnOnce() -> Output) {
         if !self.outputs.is_watched() {
+            return;
+        }
+        let functions_of = &self.application.functions;
+        if functions.iter().any(|index| functions_of.get(*index).is_some_and(|function| !function.observe)) {
             return;
         }
         let output = output();

@@ -9,16 +9,20 @@ use super::*;
 use crate::coap::message::{Received, read};
 use crate::service::ServedApplication;
 
-/// Serves `/app` and `/app/f`, by refusing.
+/// Serves `/app`, `/app/f` and `/app/private`, by refusing. The last may not be observed.
 #[derive(Clone)]
 struct Host;
 
 impl Service for Host {
     fn find(&self, _: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
         match (application, function) {
-            ("app", None | Some("f")) => Ok(()),
+            ("app", None | Some("f" | "private")) => Ok(()),
             _ => Err(Box::new(Answer::refused(Outcome::NotFound, "not here"))),
         }
+    }
+
+    fn observable(&self, _: &str, function: Option<&str>) -> bool {
+        function != Some("private")
     }
 
     fn call(&self, _: Request) -> impl Future<Output = Answer> + Send {
@@ -72,6 +76,20 @@ fn the_methods_that_call_are_told_apart() {
     for method in [Post, Delete, Fetch] {
         let code = refusal(method, &path(&[".well-known", "core"]));
         assert_eq!(code, ResponseType::MethodNotAllowed);
+    }
+}
+
+#[test]
+fn a_request_to_observe_what_may_not_be_observed_is_a_call() {
+    for (function, is_call) in [("f", false), ("private", true)] {
+        for number in [&[][..], &[1]] {
+            let options = [path(&["app", function]), vec![(CoapOption::Observe, number)]].concat();
+            for method in [RequestType::Get, RequestType::Fetch] {
+                let inquiry = asked(method, &options).unwrap();
+                assert_eq!(inquiry.asked(b"").is_none(), is_call, "{function} {number:?}");
+                assert!(matches!(inquiry.work(Bytes::new()), Work::Call(_)));
+            }
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct DtlsConfig {
     pub sessions_per_identity_max: usize,
     /// A session in which nothing came for this long is closed.
     pub session_idle_max: Duration,
+    /// A session is closed after this long, however much it is used: its client makes a new handshake, and with it new keys.
+    pub session_life_max: Duration,
     /// A session in which nothing came for this long gives way to a new one when there is no room otherwise.
     pub session_yields_after: Duration,
 }
@@ -37,6 +39,7 @@ impl Default for DtlsConfig {
             sessions_max: 4096,
             sessions_per_identity_max: 64,
             session_idle_max: Duration::from_secs(3600),
+            session_life_max: Duration::from_secs(24 * 3600),
             session_yields_after: Duration::from_secs(60),
         }
     }

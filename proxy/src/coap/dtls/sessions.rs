@@ -1,4 +1,4 @@
-//! Established sessions: bounded in all and for each identity, found by number and by endpoint, closed when idle.
+//! Established sessions: bounded in all, for each identity and in time, found by number and by endpoint, closed when idle.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,10 +18,29 @@ pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     /// The client's random bytes in its handshake.
     pub(super) random: [u8; 32],
+    /// When its handshake was complete.
+    opened: Instant,
     /// When the client last said something.
     pub(super) used: Instant,
     /// When it is looked at next.
     due: Instant,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Nothing came for too long.
+    Idle,
+    /// It has lasted as long as one may.
+    Old,
+}
+
+impl Session {
+    /// When it is over, if nothing comes until then, and why.
+    fn end(&self, limits: &DtlsConfig) -> (Instant, Over) {
+        let (idle, old) = (self.used + limits.session_idle_max, self.opened + limits.session_life_max);
+        if old <= idle { (old, Over::Old) } else { (idle, Over::Idle) }
+    }
 }
 
 /// All of them.
@@ -94,11 +113,12 @@ impl Sessions {
     ) -> SessionNumber {
         self.last = self.last.next();
         let number = self.last;
-        let due = now + limits.session_idle_max;
+        let mut session = Session { client, association, identity, random, opened: now, used: now, due: now };
+        (session.due, _) = session.end(limits);
         self.by_endpoint.insert(client, number);
-        self.by_identity.entry(identity.name().into()).or_default().push(number);
-        self.due.insert((due, number));
-        self.by_number.insert(number, Session { client, association, identity, random, used: now, due });
+        self.by_identity.entry(session.identity.name().into()).or_default().push(number);
+        self.due.insert((session.due, number));
+        self.by_number.insert(number, session);
         number
     }
 
@@ -125,14 +145,14 @@ impl Sessions {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// A session that has been idle for too long by now. That one was used is noted when its time comes, not each time.
-    pub(super) fn idle_by(&mut self, limits: &DtlsConfig, now: Instant) -> Option<SessionNumber> {
+    /// A session that is over by now, and why. That one was used is noted when its time comes, not each time.
+    pub(super) fn over_by(&mut self, limits: &DtlsConfig, now: Instant) -> Option<(SessionNumber, Over)> {
         loop {
             let (due, number) = self.due.first().copied().filter(|(due, _)| *due <= now)?;
             let session = self.by_number.get_mut(&number);
-            let later = session.as_ref().map_or(now, |session| session.used + limits.session_idle_max);
+            let (later, over) = session.as_ref().map_or((now, Over::Idle), |session| session.end(limits));
             let Some(session) = session.filter(|_| later > now) else {
-                return Some(number);
+                return Some((number, over));
             };
             session.due = later;
             self.due.remove(&(due, number));

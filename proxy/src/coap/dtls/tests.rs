@@ -232,6 +232,40 @@ fn idle_sessions_are_closed_and_used_ones_are_not() {
 }
 
 #[test]
+fn a_session_that_is_used_all_the_time_ends_when_its_life_is_over_and_a_new_one_begins() {
+    let short = DtlsConfig { session_life_max: limits().session_idle_max * 5 / 2, ..limits() };
+    let mut under = Under::new(short.clone());
+    let mut client = Client::new(1, "sensor");
+    let first = under.connect(&mut client).unwrap();
+    let end = under.now + short.session_life_max;
+    for _ in 0..4 {
+        under.now += short.session_idle_max / 2;
+        client.wait(short.session_idle_max / 2);
+        under.dtls.tick(under.now, &mut Vec::new());
+        assert_eq!(under.says(&mut client, b"x").len(), 1);
+    }
+    under.now = end - Duration::from_millis(1);
+    let mut out = Vec::new();
+    under.dtls.tick(under.now, &mut out);
+    assert_eq!((out.len(), under.dtls.next_deadline()), (0, Some(end)), "not before its time, and then");
+    assert_eq!(under.says(&mut client, b"used to the last").len(), 1);
+    under.now = end;
+    under.dtls.tick(under.now, &mut out);
+    assert_eq!((out.len(), under.dtls.sessions.len()), (1, 0));
+    client.receive(&out[0].bytes);
+    assert!(client.closed(), "its client is told");
+    assert_eq!(under.dtls.take_ended(), [Endpoint { session: Some(first), ..client.endpoint }]);
+    let counters = Arc::clone(&under.counters);
+    assert_eq!((counters.sessions_outlived.get(), counters.sessions_expired.get()), (1, 0));
+    let second = under.connect(&mut Client::new(1, "sensor")).unwrap();
+    assert_ne!(second, first);
+    under.now += short.session_idle_max;
+    under.dtls.tick(under.now, &mut Vec::new());
+    assert_eq!((counters.sessions_outlived.get(), counters.sessions_expired.get()), (1, 1), "idle as before");
+    assert_eq!(counters.sessions_ended.get(), 2);
+}
+
+#[test]
 fn sessions_are_bounded_for_each_identity_and_in_all() {
     let few = DtlsConfig { sessions_max: 3, sessions_per_identity_max: 2, ..limits() };
     let mut under = Under::new(few.clone());

@@ -12,22 +12,23 @@ use sandbar_runtime::{Answer, AnswerProperties, Origin, Outcome, Request};
 use crate::coap::blockwise::download::Tagger;
 use crate::coap::call::inquire;
 use crate::coap::clockwork::Timed;
-use crate::coap::config::{CoapConfig, TransferLimits};
+use crate::coap::config::{CoapConfig, GroupConfig, TransferLimits};
 use crate::coap::counters::CoapCounters;
 use crate::coap::datagram::{Endpoint, Transmit};
+use crate::coap::group::receive::Question;
 use crate::coap::layers::{Layers, Pending, Reaction};
-use crate::coap::message::{Received, Token, read};
+use crate::coap::message::{Message, Received, Token, read};
 use crate::coap::observe::Representation;
 use crate::coap::response::Response;
 use crate::coap::verify::CoapVerify;
 use crate::coap::visitor::Visitor;
-use crate::service::{ServedApplication, Service};
+use crate::service::{ServedApplication, ServedFunction, Service};
 
 const PAYLOAD_BYTES_MAX: usize = 4096;
 /// The longest datagram that leaves: a block and its options, or an echoed token and a diagnostic.
 const DATAGRAM_BYTES_MAX: usize = 1152;
 
-/// One application, `a`.
+/// One application, `a`. Its function `g` cannot be observed.
 #[derive(Clone, Debug)]
 struct One;
 
@@ -35,6 +36,10 @@ impl Service for One {
     fn find(&self, _: Origin, application: &str, _: Option<&str>) -> Result<(), Box<Answer>> {
         let refused = || Box::new(Answer::refused(Outcome::NotFound, "no such application"));
         (application == "a").then_some(()).ok_or_else(refused)
+    }
+
+    fn observable(&self, _: &str, function: Option<&str>) -> bool {
+        function != Some("g")
     }
 
     async fn call(&self, _: Request) -> Answer {
@@ -50,7 +55,10 @@ impl Service for One {
     }
 
     fn applications(&self, _: Origin) -> Vec<ServedApplication> {
-        Vec::new()
+        let function =
+            |name: &str| ServedFunction { name: name.to_owned(), observable: self.observable("a", Some(name)) };
+        let functions = vec![function("f"), function("g")];
+        vec![ServedApplication { name: "a".to_owned(), observable: true, functions }]
     }
 }
 
@@ -62,9 +70,14 @@ pub(super) struct Run {
     pending: Vec<Pending>,
     tagger: Tagger,
     /// Messages of ours that a peer may answer: to whom, and their ids.
-    pub(super) ours: Vec<(u16, u16)>,
-    /// By peer and message id: the token that came last, and when its request ran.
+    ours: Vec<(u16, u16)>,
+    /// By peer and message id: the token that came last, and when its request ran, or was admitted that came by a group.
     ran: HashMap<(u16, u16), (Token, Option<Instant>)>,
+    /// Requests that came by a group and were admitted.
+    admitted: u64,
+    /// What the door counts, and what [`told`] was when it was opened.
+    counters: Arc<CoapCounters>,
+    told_before: u64,
 }
 
 /// Limits so tight that all are met.
@@ -93,6 +106,7 @@ fn tight(verify: CoapVerify) -> CoapConfig {
         observers_per_peer_max: 2,
         observed_bytes_max: 8000,
         observe_confirm_every: 3,
+        groups: GroupConfig { pending_max: 3, pending_per_address_max: 2, ..GroupConfig::default() },
         uploads: transfers.clone(),
         downloads: transfers,
         ..CoapConfig::default()
@@ -114,26 +128,24 @@ impl Run {
             tagger: Tagger::default(),
             ours: Vec::new(),
             ran: HashMap::new(),
+            admitted: 0,
+            counters: Arc::clone(counters),
+            told_before: told(counters),
         }
     }
 
     pub(super) fn datagram(&mut self, port: u16, bytes: &[u8]) {
-        let from = Endpoint { remote: std::net::SocketAddr::from(([10, 0, 0, 1], port)), local: None, session: None };
+        let from = peer(port);
         match read(bytes, self.config.options_max) {
             Received::Request(message) => {
                 let (id, token) = (message.id, message.token);
-                let last = self.ran.entry((port, id)).or_insert((token, None));
-                if last.0 != token {
-                    *last = (token, None);
-                }
+                self.came(port, &message);
                 let inquiry = inquire(&One, &self.config, &message, &Visitor::Stranger(from.remote.ip()));
                 match self.layers.request(&from, message, inquiry, self.now) {
                     Reaction::Silence => {}
                     Reaction::Send(transmit) => look_at(&transmit),
                     Reaction::Run(_, pending) => {
-                        let before = last.1.replace(self.now);
-                        let again = before.is_some_and(|ran| self.now - ran < self.config.non_confirmable_lifetime);
-                        assert!(!again, "message {id:04x} of {port} ran twice");
+                        self.runs(port, id, token);
                         self.pending.push(*pending);
                     }
                 }
@@ -144,6 +156,46 @@ impl Run {
             }
             Received::Ping(_) | Received::Malformed(..) | Received::Ignored(_) => {}
         }
+    }
+
+    /// A datagram comes by a group. Nothing is sent at once, and no function runs.
+    pub(super) fn by_group(&mut self, port: u16, bytes: &[u8]) {
+        let from = peer(port);
+        let visitor = Visitor::Stranger(from.remote.ip());
+        let Some(question) = Question::read(&One, &self.config, &visitor, bytes) else { return };
+        assert!(!question.message.confirmable, "nobody confirms to a group");
+        let (id, token) = (question.message.id, question.message.token);
+        self.came(port, &question.message);
+        if !self.layers.group_request(&from, &question.message, self.now) {
+            return;
+        }
+        self.runs(port, id, token);
+        self.admitted += 1;
+        let response = question.response(&One, &self.config, &self.tagger);
+        let Question { message, inquiry, .. } = question;
+        self.layers.group_answered(&from, &message, &inquiry.options, response, self.now);
+        assert!(self.untold() <= self.config.groups.pending_max as u64, "more wait than have places");
+    }
+
+    /// Requests that came by a group, were admitted, and have yet to be answered.
+    fn untold(&self) -> u64 {
+        let told = told(&self.counters) - self.told_before;
+        self.admitted.checked_sub(told).expect("nothing is answered that was not admitted, or twice")
+    }
+
+    /// A request has come: with another token than the last of this message id, it is another.
+    fn came(&mut self, port: u16, message: &Message) {
+        let last = self.ran.entry((port, message.id)).or_insert((message.token, None));
+        if last.0 != message.token {
+            *last = (message.token, None);
+        }
+    }
+
+    /// It runs, or is admitted by a group: for the first time in its life.
+    fn runs(&mut self, port: u16, id: u16, token: Token) {
+        let before = self.ran.insert((port, id), (token, Some(self.now))).and_then(|(_, ran)| ran);
+        let again = before.is_some_and(|ran| self.now - ran < self.config.non_confirmable_lifetime);
+        assert!(!again, "message {id:04x} of {port} ran twice");
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
@@ -166,6 +218,14 @@ impl Run {
         let payload = Bytes::from(vec![7; payload_bytes]);
         let response = Response { payload, ..Response::new(ResponseType::Changed) };
         self.layers.answered(pending, response, self.now).iter().for_each(look_at);
+    }
+
+    /// The peer that was sent the last message acknowledges or rejects it.
+    pub(super) fn reply_to_last(&mut self, accepts: bool) {
+        let (port, id) = self.ours.last().copied().unwrap_or((1, 0));
+        let kind = if accepts { 0x60 } else { 0x70 };
+        let [high, low] = id.to_be_bytes();
+        self.datagram(port, &[kind, 0, high, low]);
     }
 
     /// A function gives something out.
@@ -200,7 +260,19 @@ impl Run {
             self.pass(Duration::from_secs(100));
         }
         assert!(self.layers.is_empty(), "{:?}", self.layers);
+        assert_eq!(self.untold(), 0, "each has its answer");
     }
+}
+
+/// Requests that came by groups and were answered, or will not be as there is nothing to tell.
+fn told(counters: &CoapCounters) -> u64 {
+    counters.group_answers.get() + counters.group_unmatched.get()
+}
+
+/// Two peers at each of two addresses.
+fn peer(port: u16) -> Endpoint {
+    let host = if port < 3 { 1 } else { 2 };
+    Endpoint { remote: ([10, 0, 0, host], port).into(), local: None, session: None }
 }
 
 /// What leaves is a message of ours, and no longer than a datagram should be.

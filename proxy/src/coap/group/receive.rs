@@ -6,17 +6,48 @@ use sandbar_runtime::Method;
 use sandbar_runtime::manifest::access::within;
 
 use crate::coap::Shared;
+use crate::coap::blockwise::download::Tagger;
 use crate::coap::call::{Inquiry, Target, discover, inquire, respond};
+use crate::coap::config::CoapConfig;
 use crate::coap::datagram::{Endpoint, ReceiveBuffer};
 use crate::coap::message::{Message, Received, read};
+use crate::coap::response::Response;
 use crate::coap::visitor::Visitor;
 use crate::service::Service;
 
 /// A request for discovery.
-struct Question {
-    message: Message,
-    inquiry: Inquiry,
+pub(in crate::coap) struct Question {
+    pub(in crate::coap) message: Message,
+    pub(in crate::coap) inquiry: Inquiry,
     filters: Vec<String>,
+}
+
+impl Question {
+    /// What a datagram asks for, if that is discovery and need not be confirmed (RFC 7252, section 8.1).
+    pub(in crate::coap) fn read<S: Service>(
+        service: &S,
+        config: &CoapConfig,
+        visitor: &Visitor,
+        bytes: &[u8],
+    ) -> Option<Self> {
+        let Received::Request(message) = read(bytes, config.options_max) else { return None };
+        if message.confirmable {
+            return None;
+        }
+        let inquiry = inquire(service, config, &message, visitor).ok()?;
+        let in_parts = inquiry.options.block1.is_some() || inquiry.options.block2.is_some_and(|block| block.number > 0);
+        let Target::Discovery { filters } = &inquiry.target else { return None };
+        let filters = filters.clone();
+        (inquiry.method == Method::Get && !in_parts).then_some(Self { message, inquiry, filters })
+    }
+
+    /// What there is to tell, whole.
+    pub(in crate::coap) fn response<S: Service>(&self, service: &S, config: &CoapConfig, tagger: &Tagger) -> Response {
+        let Inquiry { method, options, visitor, .. } = &self.inquiry;
+        let mut response = respond(discover(service, visitor, &self.filters), *method, options.accept, config);
+        tagger.tag(&mut response, options.block2);
+        response
+    }
 }
 
 impl<S: Service> Shared<S> {
@@ -44,7 +75,8 @@ impl<S: Service> Shared<S> {
             return;
         }
         self.counters.group_requests.add();
-        let Some(question) = self.question(&Visitor::Stranger(address), bytes) else {
+        let visitor = Visitor::Stranger(address);
+        let Some(question) = Question::read(&self.service, &self.config, &visitor, bytes) else {
             self.counters.group_ignored.add();
             return;
         };
@@ -52,26 +84,11 @@ impl<S: Service> Shared<S> {
             self.counters.unanswerable.add();
             return;
         };
-        let Question { message, inquiry, filters } = question;
-        if !self.layers.change(|layers, now| layers.group_request(&from, &message, now)) {
+        if !self.layers.change(|layers, now| layers.group_request(&from, &question.message, now)) {
             return;
         }
-        let answer = discover(&self.service, &inquiry.visitor, &filters);
-        let mut response = respond(answer, inquiry.method, inquiry.options.accept, &self.config);
-        self.tagger.tag(&mut response, inquiry.options.block2);
+        let response = question.response(&self.service, &self.config, &self.tagger);
+        let Question { message, inquiry, .. } = question;
         self.layers.change(|layers, now| layers.group_answered(&from, &message, &inquiry.options, response, now));
-    }
-
-    /// What a datagram asks for, if that is discovery and need not be confirmed (RFC 7252, section 8.1).
-    fn question(&self, visitor: &Visitor, bytes: &[u8]) -> Option<Question> {
-        let Received::Request(message) = read(bytes, self.config.options_max) else { return None };
-        if message.confirmable {
-            return None;
-        }
-        let inquiry = inquire(&self.service, &self.config, &message, visitor).ok()?;
-        let in_parts = inquiry.options.block1.is_some() || inquiry.options.block2.is_some_and(|block| block.number > 0);
-        let Target::Discovery { filters } = &inquiry.target else { return None };
-        let filters = filters.clone();
-        (inquiry.method == Method::Get && !in_parts).then_some(Question { message, inquiry, filters })
     }
 }

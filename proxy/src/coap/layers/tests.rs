@@ -72,6 +72,7 @@ impl Door {
             options,
             method: Method::Post,
             visitor: Visitor::Stranger([127, 0, 0, 1].into()),
+            observable: true,
         });
         self.layers.request(&peer(), message, inquiry, self.now)
     }

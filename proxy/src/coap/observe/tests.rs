@@ -64,6 +64,7 @@ impl Door {
             options,
             method: sandbar_runtime::Method::Get,
             visitor,
+            observable: true,
         });
         let reaction = self.layers.request(&peer(from), message, inquiry, self.now);
         let Reaction::Send(transmit) = reaction else { panic!("{reaction:?}") };

@@ -95,7 +95,7 @@ impl Topics {
         Self { watcher, numbers, topics, free, rounds, bytes: 0, bytes_max }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         self.numbers.is_empty() && self.topics.iter().all(Option::is_none) && self.rounds.is_empty() && self.bytes == 0
     }
