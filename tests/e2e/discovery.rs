@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::support::clients::{self, got};
 use crate::support::host::Host;
-use crate::support::{PATIENCE, program, skipped};
+use crate::support::{PATIENCE, program, skipped, until};
 
 /// A filter, and how many links of the example `thermostat` pass it.
 const FILTERS: [(&str, usize); 6] = [
@@ -19,10 +19,12 @@ const FILTERS: [(&str, usize); 6] = [
     ("?rt=nothing.has.it", 0),
 ];
 
-/// The network of a group's test, one interface beside loopback.
-const NETWORK: [&str; 7] = [
+/// The network of a group's test, one interface beside loopback. It has no address that the kernel makes: such a one is not to be used
+/// before others have had a second or two to say that it is theirs, and would come to be in the midst of a test.
+const NETWORK: [&str; 8] = [
     "link set lo up",
     "link add v0 type veth peer name v1",
+    "link set v0 addrgenmode none",
     "link set v0 up",
     "link set v1 up",
     "addr add 10.9.0.1/24 dev v0",
@@ -74,6 +76,11 @@ fn network() -> Option<()> {
             return None;
         }
     }
+    // A kernel that is busy finds out later; until then nothing that is sent to a group has a way.
+    until("v0 is up", || {
+        let shown = program::run(Command::new("ip").args(["-o", "link", "show", "v0"]), PATIENCE).well();
+        String::from_utf8_lossy(&shown.stdout).contains(" state UP ").then_some(())
+    });
     Some(())
 }
 

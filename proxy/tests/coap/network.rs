@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
-/// What there is in it, beside loopback: `v0` with these addresses.
+/// What there is in it, beside loopback: `v0` with these addresses, and none that the kernel makes: such a one would come to be usable
+/// in the midst of a test.
 pub(crate) const V4: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
 pub(crate) const LINK_V6: &str = "fe80::9";
 pub(crate) const SITE_V6: &str = "fd00:9::1";
@@ -14,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SET_UP: &str = "
     ip link set lo up
     ip link add v0 type veth peer name v1
+    ip link set v0 addrgenmode none
     ip link set v0 up
     ip link set v1 up
     ip addr add 10.9.0.1/24 dev v0
