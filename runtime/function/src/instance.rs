@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use sandbar_bus::clock::now_ns;
 use sandbar_bus::trace::HopReport;
 use sandbar_bus::{
     Actor, Address, AnswerProperties, Bus, Destination, Draft, Envelope, Function, Payload, RequestProperties, Taken,
@@ -13,7 +14,7 @@ use sandbar_bus::{
 use crate::callee::{CallError, Callee};
 use crate::linger::Lingering;
 use crate::output::Output;
-use crate::process::{self, now_ns};
+use crate::process;
 use crate::worker::descriptors;
 
 /// Functions that a call may pass through, by `next` or by calls of one another.
@@ -95,8 +96,7 @@ impl Instance {
         if self.bus.waiting(self.function_index) > 0 {
             return;
         }
-        // Handlers ask for the time as well, from the kernel's page that tells it without a system call.
-        let scratch = std::hint::black_box([sandbar_bus::clock::now_ns().to_le_bytes(); STACK_TOUCHED / 8]);
+        let scratch = std::hint::black_box([now_ns().to_le_bytes(); STACK_TOUCHED / 8]);
         let output = std::hint::black_box(scratch[..8].concat());
         let to = self.function.next.first().map_or(Destination::Out, |next| Destination::Function(*next));
         if let Some(mut draft) = self.bus.draft(Actor::instance(self.slot), to, output.len()) {

@@ -142,16 +142,6 @@ impl Standing {
     }
 }
 
-/// The bus's clock, by the system call itself, as [`step_back`]: the kernel's page that tells the time without one is not in a new process,
-/// nor is the C library's that asks it, and an instance asks a few times only.
-#[must_use]
-pub fn now_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills the time. The call cannot fail for this clock.
-    unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut now) };
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
 /// Lets whoever was woken just now run, before this process goes on: what is left for it to do is nobody's to wait for.
 ///
 /// The kernel does not always prefer who is woken to who wakes, which would then be torn down first. By the system call itself, as the page
