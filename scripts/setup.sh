@@ -98,18 +98,19 @@ fi
 
 if [ "$what" = test ]; then
     venv=${SANDBAR_TEST_VENV:-${CARGO_TARGET_DIR:-$root/target}/venv}
-    if [ ! -x "$venv/bin/aiocoap-client" ]; then
+    # Run, not looked for: an environment that was moved along with the target directory has no interpreter any more.
+    if ! "$venv/bin/aiocoap-client" --help >/dev/null 2>&1; then
         echo "setup: installing aiocoap into $venv"
-        python3 -m venv "$venv"
+        python3 -m venv --clear "$venv"
         "$venv/bin/pip" install --quiet --disable-pip-version-check 'aiocoap==0.4.17'
     fi
 fi
 
 if [ "$what" = bench ]; then
     venv=${CARGO_TARGET_DIR:-$root/target}/bench-venv
-    if [ ! -x "$venv/bin/functions-framework" ]; then
+    if ! "$venv/bin/functions-framework" --help >/dev/null 2>&1; then
         echo "setup: installing functions-framework into $venv"
-        if ! { python3 -m venv "$venv" &&
+        if ! { python3 -m venv --clear "$venv" &&
             "$venv/bin/pip" install --quiet --disable-pip-version-check 'functions-framework==3.10.2'; }; then
             echo "setup: functions-framework could not be installed: the bench will skip it" >&2
         fi
