@@ -61,7 +61,7 @@ soak:
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
-		cargo test --release --locked -p sandbar-proxy --lib dtls
+		cargo test --release --locked -p sandbar-proxy --lib dtls -- --nocapture
 	sh examples/build.sh
 	SANDBAR_SOAK=1 cargo test --release --locked --test drills -- --nocapture
 

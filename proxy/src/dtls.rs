@@ -12,6 +12,9 @@ use dimpl::{Config, Dtls, Output, SecurityError};
 
 /// Room for what the library puts out; grown when it asks for more.
 const OUTPUT_BYTES: usize = 2048;
+/// Outputs taken of the library in one go. What it has in store is bounded far below: ten datagrams to be sent, and of those that came
+/// as many as it is told to keep, of eight records each.
+const OUTPUTS_MAX: usize = 1024;
 
 /// Why an association is of no use any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,26 +118,12 @@ impl Machine {
 
     /// What the library has to give.
     pub(crate) fn drain(&mut self) -> Result<Yield, Broken> {
-        let mut drained = Yield::default();
+        let mut drained = Ok(Yield::default());
         self.run(|dtls| {
-            let mut buffer = vec![0; OUTPUT_BYTES];
-            loop {
-                match dtls.poll_output(&mut buffer) {
-                    Output::Packet(datagram) => drained.datagrams.push(datagram.to_vec()),
-                    Output::ApplicationData(message) => drained.messages.push(message.to_vec()),
-                    Output::BufferTooSmall { needed } => buffer.resize(needed, 0),
-                    Output::Connected => drained.connected = true,
-                    Output::CloseNotify => drained.closed = true,
-                    Output::Timeout(due) => {
-                        drained.due = Some(due);
-                        return Ok(());
-                    }
-                    // Certificates and keys for media, which nobody asked for.
-                    Output::PeerCert(_) | Output::KeyingMaterial(..) | _ => {}
-                }
-            }
+            drained = gather(|buffer| dtls.poll_output(buffer));
+            Ok(())
         })?;
-        Ok(drained)
+        drained
     }
 
     fn run(&mut self, run: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>) -> Result<(), Broken> {
@@ -143,5 +132,71 @@ impl Machine {
             Ok(done) => Ok(done?),
             Err(_) => Err(Broken::because("the DTLS library panicked")),
         }
+    }
+}
+
+/// Polls until the library says when to come back. One that never does is broken, not waited for.
+fn gather(mut poll: impl for<'a> FnMut(&'a mut [u8]) -> Output<'a>) -> Result<Yield, Broken> {
+    let mut gathered = Yield::default();
+    let mut buffer = vec![0; OUTPUT_BYTES];
+    for _ in 0..OUTPUTS_MAX {
+        match poll(&mut buffer) {
+            Output::Packet(datagram) => gathered.datagrams.push(datagram.to_vec()),
+            Output::ApplicationData(message) => gathered.messages.push(message.to_vec()),
+            Output::BufferTooSmall { needed } => buffer.resize(needed, 0),
+            Output::Connected => gathered.connected = true,
+            Output::CloseNotify => gathered.closed = true,
+            Output::Timeout(due) => {
+                gathered.due = Some(due);
+                return Ok(gathered);
+            }
+            // Certificates and keys for media, which nobody asked for.
+            Output::PeerCert(_) | Output::KeyingMaterial(..) | _ => {}
+        }
+    }
+    Err(Broken::because("the DTLS library comes to no end"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_comes_to_no_end_is_broken() {
+        let mut polled = 0;
+        let endless = gather(|buffer| {
+            polled += 1;
+            match polled % 3 {
+                0 => Output::Connected,
+                1 => Output::BufferTooSmall { needed: buffer.len() },
+                _ => Output::Packet(buffer),
+            }
+        });
+        assert!(matches!(endless, Err(Broken::Because(why)) if why.contains("no end")));
+        assert_eq!(polled, OUTPUTS_MAX);
+    }
+
+    #[test]
+    fn all_that_a_library_gives_is_taken_in_its_order() {
+        let due = Instant::now();
+        let mut given = 0;
+        let gathered = gather(|buffer| {
+            given += 1;
+            match given {
+                1 => Output::BufferTooSmall { needed: 2 * buffer.len() },
+                2..=9 => {
+                    assert_eq!(buffer.len(), 2 * OUTPUT_BYTES);
+                    buffer[0] = given;
+                    Output::Packet(&buffer[..1])
+                }
+                10 => Output::Connected,
+                11 => Output::ApplicationData(b"said"),
+                _ => Output::Timeout(due),
+            }
+        });
+        let gathered = gathered.unwrap();
+        assert_eq!(gathered.datagrams.concat(), [2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!((gathered.messages, gathered.connected), (vec![b"said".to_vec()], true));
+        assert_eq!((gathered.closed, gathered.due), (false, Some(due)));
     }
 }

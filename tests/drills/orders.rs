@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::support::host::Host;
-use crate::support::process::{self, Process};
+use crate::support::process::{self, Process, Role};
 use crate::support::{PATIENCE, bundle, program, remains, skipped, until, until_within};
 use crate::{census, load, turn};
 
@@ -57,7 +57,6 @@ fn a_sandbox_that_dies_while_the_agent_is_stopped_is_made_again_when_it_goes_on(
     let inhabitants = process::of_sandbox(first.pid);
     host.agent().signal(Signal::SIGSTOP);
     first.signal(Signal::SIGKILL);
-    std::thread::sleep(Duration::from_millis(100));
     // All but the first, whom only the agent can reap.
     until("its processes are dead", || {
         (!inhabitants.iter().any(|(process, _)| process.exists() && *process != first)).then_some(())
@@ -210,20 +209,19 @@ fn a_sandbox_that_was_half_made_when_the_agent_died_ends_by_itself() {
 }
 
 /// How soon what hangs is given up by whoever wants to be rid of it.
-const PROMPT: Duration = Duration::from_secs(5);
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// Hangs when it is loaded, if there is a file for it to do so.
+const HANGS_IF_TOLD: &str = "import os, time\n\nif os.path.exists(os.path.join(os.path.dirname(__file__), 'hang')):\n    \
+                             time.sleep(3600)\n\ndef attic(event, context):\n    return event\n";
 
 #[test]
 fn an_application_that_hangs_when_it_is_loaded_again_holds_up_neither_the_start_nor_its_removal_nor_the_stop() {
     let _turn = turn();
     let Some(mut host) = host() else { return };
-    let hangs_from = SystemTime::now() + Duration::from_secs(4);
-    let code = format!(
-        "import time\nif time.time() > {}:\n    time.sleep(3600)\ndef attic(event, context):\n    return event\n",
-        hangs_from.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
-    );
-    host.deploy_python("attic", &["attic"], &code);
-    std::thread::sleep(hangs_from.duration_since(SystemTime::now()).unwrap_or_default());
+    host.deploy_python("attic", &["attic"], HANGS_IF_TOLD);
     assert_eq!(host.end(Signal::SIGKILL), None);
+    fs::write(host.state().join("applications/attic/hang"), "").unwrap();
     host.serve();
     let waited = Instant::now();
     let (status, said) = load::post(host.http, "attic").unwrap();
@@ -236,14 +234,19 @@ fn an_application_that_hangs_when_it_is_loaded_again_holds_up_neither_the_start_
     assert_well(&host);
     // Now one that hangs at its first deployment, while the agent is told to stop.
     let folder = host.folder().join("attic");
+    fs::write(folder.join("hang"), "").unwrap();
+    let before = process::descendants(host.agent().pid);
     let mut client = host.command(&["deploy", folder.to_str().unwrap()]);
     let client = client.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    until("it is being deployed", || {
-        let staged = census::names(&host.state().join("applications"));
-        staged.iter().any(|name| name.starts_with(".staging")).then_some(())
+    let descendants = until("it is being loaded", || {
+        let now = process::descendants(host.agent().pid);
+        let worker_of = |first: &Process| {
+            let sandbox = process::of_sandbox_if_there(first.pid)?;
+            sandbox.into_iter().find(|(_, role)| *role == Role::Worker)
+        };
+        let is_loaded = now.iter().filter(|it| !before.contains(it)).any(|first| worker_of(first).is_some());
+        is_loaded.then_some(now)
     });
-    std::thread::sleep(Duration::from_millis(300));
-    let descendants = process::descendants(host.agent().pid);
     let began = Instant::now();
     assert_eq!(host.end(Signal::SIGTERM), Some(0));
     // The grace that calls under way are given, and what the end takes itself.

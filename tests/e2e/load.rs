@@ -24,7 +24,7 @@ const FUNCTIONS: usize = 5;
 const READY_MAX: usize = 8;
 
 /// What a host takes of the system.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Taken {
     /// But for instances.
     processes: usize,
@@ -43,6 +43,19 @@ fn taken(host: &Host) -> Taken {
         descriptors: agent.descriptors(),
         groups: remains::cgroups(&host.name()).len(),
     }
+}
+
+/// What it takes when that has been the same for a while, as it is when nothing of earlier calls is being cleared away any more.
+fn taken_at_rest(host: &Host) -> Taken {
+    const SAME: Duration = Duration::from_millis(300);
+    let (mut last, mut since) = (taken(host), Instant::now());
+    until_within(REST_MAX, "the host comes to rest", || {
+        let now = taken(host);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        (since.elapsed() >= SAME).then_some(now)
+    })
 }
 
 /// Makes calls from all clients at once, and counts the codes of the answers; lost calls are counted as such.
@@ -80,8 +93,7 @@ fn ten_thousand_calls_of_fifty_clients_are_all_answered_and_leave_nothing() {
     let Some(host) = Host::start_alone() else { return };
     host.deploy_example("chain");
     load(&host, "chain", WARM_UP_PER_CLIENT);
-    std::thread::sleep(Duration::from_millis(100));
-    let before = taken(&host);
+    let before = taken_at_rest(&host);
     let memory_before = host.agent().resident_kib();
     let start = Instant::now();
     let codes = load(&host, "chain", CALLS_PER_CLIENT);

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::echo::Echo;
 
 /// Longer than anything here takes, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A serving door.
 pub(crate) struct Door {

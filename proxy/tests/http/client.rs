@@ -1,7 +1,7 @@
 //! A door on a free port, and connections that say exactly what a test wants said.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbar_proxy::http::{HttpConfig, HttpDoor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::echo::Echo;
 
 /// Longer than anything here takes, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A serving door.
 pub(crate) struct Door {
@@ -47,6 +47,28 @@ impl Door {
     /// One request on a connection of its own.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: &[u8]) -> Response {
         self.connect().await.ask(method, path, "", body).await
+    }
+
+    /// Asks until the answer has this status: what makes it so is on its way.
+    pub(crate) async fn ask_until(&self, status: u16, method: &str, path: &str, body: &[u8]) -> Response {
+        let start = Instant::now();
+        loop {
+            let response = self.ask(method, path, body).await;
+            if response.status == status {
+                return response;
+            }
+            assert!(start.elapsed() < PATIENCE, "{response:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until so many calls have been begun.
+    pub(crate) async fn runs(&self, calls: u64) {
+        let start = Instant::now();
+        while self.echo.runs() < calls {
+            assert!(start.elapsed() < PATIENCE, "{} of {calls}", self.echo.runs());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

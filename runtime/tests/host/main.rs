@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sandbar_runtime::{CALL_DEPTH_MAX, DeployError, HostConfig, Outcome, Request};
 use tokio::task::JoinHandle;
-use under_test::{Host, start, start_with};
+use under_test::{Host, start, start_with, until};
 
 const MANIFEST: &str = r#"
 name = "letters"
@@ -103,7 +103,8 @@ async fn a_sandbox_that_ends_is_made_again_and_calls_wait_for_it() {
     host.agent.deploy(&letters(&host)).await.unwrap();
     let pid = host.agent.applications()[0].pid.unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    // The agent has noticed: it is that call that waits, and not one that the sandbox took with it.
+    until("the sandbox is over", || host.agent.applications()[0].pid != Some(pid)).await;
     assert_eq!(host.call("letters", b"abcd").await.payload, "4");
     assert_ne!(host.agent.applications()[0].pid.unwrap(), pid);
     assert!(Path::new(&format!("/proc/{pid}")).metadata().is_err());
@@ -114,11 +115,11 @@ async fn a_sandbox_that_ends_is_made_again_and_calls_wait_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_calls_do_not_wait_for_each_other() {
     let Some(host) = start("slow").await else { return };
-    let manifest = "name = \"slow\"\n[functions.wait]\nruntime = \"python3\"\ncode = \"wait.py\"\ntimeout = \"6s\"\n";
-    let code = "import time\ndef handle(event, context):\n    time.sleep(1)\n    return event\n";
+    let manifest = "name = \"slow\"\n[functions.wait]\nruntime = \"python3\"\ncode = \"wait.py\"\ntimeout = \"30s\"\n";
+    let code = "import time\ndef handle(event, context):\n    time.sleep(2)\n    return event\n";
     host.agent.deploy(&host.write("slow", &[("sandbar.toml", manifest), ("wait.py", code)])).await.unwrap();
     for round in 0..2 {
-        // One after another they would take five times as long as they may.
+        // One after another they would take twice as long as they may.
         let calls = (0..30).map(|call| {
             let agent = host.agent.clone();
             let payload = format!("{round} {call}");
@@ -153,6 +154,7 @@ def echo(event, context):
     return event
 
 def wait(event, context):
+    context.log("waits")
     time.sleep(float(event))
     return event
 "#;
@@ -203,7 +205,7 @@ async fn stopping_ends_versions_that_were_replaced_as_well() {
         ..Request::default()
     };
     let call = tokio::spawn(async move { agent.call(request).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    host.log_says("replaced", "waits").await;
     assert!(host.agent.deploy(&folder).await.unwrap().replaced);
     host.agent.stop().await;
     assert_eq!(call.await.unwrap().outcome, Outcome::Failed);

@@ -3,10 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbar_runtime::manifest::Name;
 use sandbar_runtime::{Answer, Caller, HostAgent, HostConfig, Request};
+
+/// Longer than anything here takes, unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A host of the test's own, and a folder for applications; both are gone with it.
 pub(crate) struct Host {
@@ -57,7 +60,7 @@ impl Host {
             }
             panic!("the log has ended");
         };
-        let in_time = tokio::time::timeout(Duration::from_secs(10), said).await;
+        let in_time = tokio::time::timeout(PATIENCE, said).await;
         assert!(in_time.is_ok(), "the log of {application} does not say {text:?}");
     }
 
@@ -74,6 +77,15 @@ impl Host {
     pub(crate) async fn end(self) {
         self.agent.stop().await;
         fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// Waits until it is so.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

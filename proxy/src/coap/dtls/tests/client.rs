@@ -13,6 +13,11 @@ use crate::keys::{Identity, Keys};
 
 const KEY: &[u8] = b"0123456789abcdef";
 
+/// Rounds of datagrams to and fro until a handshake is over, one way or the other; one takes four.
+const ROUNDS_MAX: usize = 20;
+/// What a client's library may give in one go.
+const OUTPUTS_MAX: usize = 100;
+
 /// Two identities with the same key: `sensor` and `other`.
 pub(super) fn keys() -> Keys {
     let text = "[identities.sensor]\nkey = \"0123456789abcdef\"\ngrants = [\"test\"]\n\
@@ -125,7 +130,7 @@ impl Client {
 
     fn drain(&mut self) {
         let mut buffer = vec![0; 4096];
-        loop {
+        for _ in 0..OUTPUTS_MAX {
             match self.dtls.poll_output(&mut buffer) {
                 Output::Packet(datagram) => self.sent.push(datagram.to_vec()),
                 Output::ApplicationData(message) => self.heard.push(message.to_vec()),
@@ -135,6 +140,7 @@ impl Client {
                 Output::BufferTooSmall { .. } | Output::PeerCert(_) | Output::KeyingMaterial(..) | _ => {}
             }
         }
+        panic!("the client's library comes to no end");
     }
 }
 
@@ -154,7 +160,7 @@ impl Under {
 
     /// Carries datagrams to and fro until nobody says anything; gives the session, if the client has one then.
     pub(super) fn settle(&mut self, client: &mut Client) -> Option<SessionNumber> {
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let sent = client.sent();
             if sent.is_empty() {
                 let session = self.dtls.sessions.with(&client.endpoint);
@@ -164,6 +170,7 @@ impl Under {
                 self.carry(client, &datagram);
             }
         }
+        panic!("the two answer each other without end");
     }
 
     pub(super) fn connect(&mut self, client: &mut Client) -> Option<SessionNumber> {
