@@ -91,8 +91,8 @@ pub(crate) struct ServeArguments {
     calls_assured: u32,
     /// How long a call may have to wait for others of its application while more come than are served, or never; more are refused
     ///
-    /// A burst is served whole: it counts only when there has been a queue for a fifth of a second. Where more come than are served by a
-    /// quarter and more, calls may wait for a quarter of it. Calls of slow functions may wait for as many others as are being served.
+    /// A burst is served whole: it counts only when there has been a queue for a fifth of a second. Where more than a fifth of all calls
+    /// are refused, the others may wait for a quarter of it. Calls of slow functions may wait for as many others as are being served.
     #[arg(long, value_name = "TIME", value_parser = delay, default_value = "20ms")]
     delay_max: Delay,
     /// Applications that may be deployed at one time

@@ -11,9 +11,9 @@
 //! - more than a queue that is no overload, whatever holds it up.
 //!
 //! A queue stands as well where many callers each wait for their answer before they call again. They cannot come faster than they are
-//! served, and their wait is what their number makes it: they have all of the delay that the host allows. Where
-//! [clearly more](GROWS_BY) come than are served, others only wait behind a queue that will never be shorter, and a short one keeps the application as
-//! busy: they have a [part](GROWING_PART) of it.
+//! served, and their wait is what their number makes it: they have all of the delay that the host allows. Where [many](REFUSED_PART) had to be
+//! refused even so, others only wait behind a queue that will never be shorter, and a short one keeps the application as busy: they have a
+//! [part](GROWING_PART) of it.
 //!
 //! So a burst of any length is served in order, up to the limits on numbers, and of a lasting overload as much as can be served soon. How
 //! many messages wait is what the segment says: an application that lies about it refuses calls of its own.
@@ -25,11 +25,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// A queue of so many calls that stands is never refused: a few dozen callers that wait for their answers are no overload, however slow
 /// the host.
 const STANDING_LEAST: usize = 64;
-/// Nor one of so many where more come than are served: as many as keep an application busy.
+/// Nor one of so many where many are refused: as many as keep an application busy.
 const GROWING_LEAST: usize = 16;
-/// More come than are served if so many times as many do.
-const GROWS_BY: f64 = 1.25;
-/// Of the delay allowed, what those have of whom more come than are served.
+/// Many are refused if they are more than this part of those that are served.
+const REFUSED_PART: f64 = 0.25;
+/// Of the delay allowed, what those have that come where many are refused.
 const GROWING_PART: f64 = 0.25;
 /// The span over which the rates are known: the last whole one, and the one that has begun.
 const SPAN_NS: u64 = 200_000_000;
@@ -49,15 +49,14 @@ pub(super) struct Overload {
 /// Calls of one span.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
-    /// Those that came, refused or not.
-    came: u64,
+    refused: u64,
     ended: u64,
 }
 
 /// Calls per second.
 #[derive(Clone, Copy, Debug)]
 struct Rates {
-    came: f64,
+    refused: f64,
     ended: f64,
 }
 
@@ -76,8 +75,6 @@ impl Overload {
         under_way: usize,
         delay_max: Duration,
     ) -> Result<(), Duration> {
-        self.turn(now_ns);
-        self.now.came += 1;
         if waiting == 0 {
             self.empty_ns = now_ns;
             return Ok(());
@@ -86,9 +83,9 @@ impl Overload {
         if since(self.empty_ns) < INTERVAL && since(self.refused_ns) >= INTERVAL {
             return Ok(());
         }
+        self.turn(now_ns);
         let rates = self.rates(now_ns);
-        // Where nothing has ended yet, an application has perhaps only begun.
-        let grows = rates.ended > 0.0 && rates.came > rates.ended * GROWS_BY;
+        let grows = rates.refused > rates.ended * REFUSED_PART;
         let (part, least) = if grows { (GROWING_PART, GROWING_LEAST) } else { (1.0, STANDING_LEAST) };
         let soon = rates.ended * delay_max.as_secs_f64() * part;
         let served = under_way.saturating_sub(waiting);
@@ -96,6 +93,7 @@ impl Overload {
             return Ok(());
         }
         self.refused_ns = now_ns;
+        self.now.refused += 1;
         // Without any end of a call to go by, it takes as long as a queue may stand.
         let wait_s = if rates.ended > 0.0 { waiting as f64 / rates.ended } else { 1.0 };
         Err(Duration::from_secs_f64(wait_s.min(60.0)))
@@ -106,7 +104,7 @@ impl Overload {
         let rest = 1.0 - now_ns.saturating_sub(self.span_began_ns) as f64 / SPAN_NS as f64;
         let per_second = |now: u64, before: u64| (now as f64 + before as f64 * rest) * 1e9 / SPAN_NS as f64;
         Rates {
-            came: per_second(self.now.came, self.before.came),
+            refused: per_second(self.now.refused, self.before.refused),
             ended: per_second(self.now.ended, self.before.ended),
         }
     }
@@ -239,19 +237,22 @@ mod tests {
         assert!(longest as f64 <= most + 2.0, "{longest} calls waited");
     }
 
-    /// Seventy callers, each of whom calls again when it has its answer: all that come are served, as long as they wait.
+    /// Callers of whom each calls again when it has its answer, at a fast host and at a slow one: all that come are served, as long as
+    /// they wait.
     #[test]
     fn callers_that_wait_are_not_refused() {
-        let mut world = World::new(1, 250 * US);
-        let mut now = 1_000_000_000;
-        for _ in 0..70 {
-            world.call(now);
+        for (callers, service_ns) in [(70, 250 * US), (50, 2_000 * US), (50, 20_000 * US)] {
+            let mut world = World::new(1, service_ns);
+            let mut now = 1_000_000_000;
+            for _ in 0..callers {
+                world.call(now);
+            }
+            for _ in 0..20_000 {
+                now += service_ns;
+                world.call(now);
+            }
+            assert_eq!(world.refused, 0, "{callers} callers, {service_ns} ns each");
         }
-        for _ in 0..20_000 {
-            now += 250 * US;
-            world.call(now);
-        }
-        assert_eq!(world.refused, 0);
     }
 
     #[test]
