@@ -13,7 +13,7 @@
 //! A queue stands as well where many callers each wait for their answer before they call again. They cannot come faster than they are
 //! served, and their wait is what their number makes it: they have all of the delay that the host allows. Where [many](REFUSED_PART) had to be
 //! refused even so, others only wait behind a queue that will never be shorter, and a short one keeps the application as busy: they have a
-//! [part](GROWING_PART) of it.
+//! [part](OVERLOADED_PART) of it.
 //!
 //! So a burst of any length is served in order, up to the limits on numbers, and of a lasting overload as much as can be served soon. How
 //! many messages wait is what the segment says: an application that lies about it refuses calls of its own.
@@ -26,11 +26,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// the host.
 const STANDING_LEAST: usize = 64;
 /// Nor one of so many where many are refused: as many as keep an application busy.
-const GROWING_LEAST: usize = 16;
+const OVERLOADED_LEAST: usize = 16;
 /// Many are refused if they are more than this part of those that are served.
 const REFUSED_PART: f64 = 0.25;
 /// Of the delay allowed, what those have that come where many are refused.
-const GROWING_PART: f64 = 0.25;
+const OVERLOADED_PART: f64 = 0.25;
 /// The span over which the rates are known: the last whole one, and the one that has begun.
 const SPAN_NS: u64 = 200_000_000;
 
@@ -85,8 +85,8 @@ impl Overload {
         }
         self.turn(now_ns);
         let rates = self.rates(now_ns);
-        let grows = rates.refused > rates.ended * REFUSED_PART;
-        let (part, least) = if grows { (GROWING_PART, GROWING_LEAST) } else { (1.0, STANDING_LEAST) };
+        let overloaded = rates.refused > rates.ended * REFUSED_PART;
+        let (part, least) = if overloaded { (OVERLOADED_PART, OVERLOADED_LEAST) } else { (1.0, STANDING_LEAST) };
         let soon = rates.ended * delay_max.as_secs_f64() * part;
         let served = under_way.saturating_sub(waiting);
         if waiting <= least.max(served) || waiting as f64 <= soon {
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_taken_of_a_large_overload_waits_for_a_part_of_what_is_allowed() {
         let (p99, refused) = lasting(12_000);
-        assert!(p99 < DELAY.mul_f64(GROWING_PART * 1.5), "{p99:?}");
+        assert!(p99 < DELAY.mul_f64(OVERLOADED_PART * 1.5), "{p99:?}");
         assert!((0.6..0.7).contains(&refused), "two of three: {refused}");
     }
 
@@ -233,7 +233,7 @@ mod tests {
                 longest = longest.max(world.waiting.len());
             }
         }
-        let most = DELAY.as_nanos() as f64 * GROWING_PART / (250 * US) as f64;
+        let most = DELAY.as_nanos() as f64 * OVERLOADED_PART / (250 * US) as f64;
         assert!(longest as f64 <= most + 2.0, "{longest} calls waited");
     }
 
