@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use sandbar_runtime::outputs::Outputs;
-use sandbar_runtime::{Answer, HostAgent, Origin, Request};
+use sandbar_runtime::{AcceptedCall, Answer, HostAgent, Origin, Outcome, Request, Ticket};
 
 /// An application as discovery shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +42,23 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// would observe it.
     fn observable(&self, application: &str, function: Option<&str>) -> bool;
 
-    /// Makes a call and waits for its end. Has to return by the call's deadline. Whoever drops the future gives the
+    /// Makes a call and waits for its end; of one whose mode is asynchronous, until it is accepted: the answer is then
+    /// [`Outcome::Accepted`](sandbar_runtime::Outcome), with the location in its properties. Has to return by the call's deadline. Whoever drops the future gives the
     /// call up: its answer is lost, and whether it still runs is the service's affair.
     fn call(&self, request: Request) -> impl Future<Output = Answer> + Send;
+
+    /// What is known of an accepted call; `None` if there is none (any more). Cheap, as [`Self::find`].
+    fn accepted(&self, application: &str, ticket: Ticket) -> Option<AcceptedCall> {
+        let (_, _) = (application, ticket);
+        None
+    }
+
+    /// The answer to an accepted call: [`Outcome::Accepted`](sandbar_runtime::Outcome) while it has not ended, with
+    /// [`Outcome::NotFound`](sandbar_runtime::Outcome) if there is none (any more). Whether the caller may ask is the door's to see to.
+    fn accepted_answer(&self, application: &str, ticket: Ticket) -> impl Future<Output = Answer> + Send {
+        let (_, _) = (application, ticket);
+        std::future::ready(Answer::refused(Outcome::NotFound, "no calls are accepted here"))
+    }
 
     /// The largest payload any call may carry, in bytes.
     fn payload_bytes_max(&self) -> usize;
@@ -67,6 +81,14 @@ impl Service for HostAgent {
 
     fn call(&self, request: Request) -> impl Future<Output = Answer> + Send {
         Self::call(self, request)
+    }
+
+    fn accepted(&self, application: &str, ticket: Ticket) -> Option<AcceptedCall> {
+        Self::accepted(self, application, ticket)
+    }
+
+    fn accepted_answer(&self, application: &str, ticket: Ticket) -> impl Future<Output = Answer> + Send {
+        Self::accepted_answer(self, application, ticket)
     }
 
     fn payload_bytes_max(&self) -> usize {

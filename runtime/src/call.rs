@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,8 +41,64 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Whether the answer is to list the hops of the call.
     pub trace: bool,
+    /// Whether the caller waits for the answer.
+    pub mode: Mode,
     /// Where it comes from. Doors at which callers are not known have to say so: the default is trusted.
     pub origin: Origin,
+}
+
+/// Whether the caller waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// For the answer.
+    #[default]
+    Synchronous,
+    /// Until the call is stored. It is made then, and its answer kept for whoever has its [`Ticket`].
+    Asynchronous,
+}
+
+/// The segment of a path between an application's name and a [`Ticket`]. No function can have this name.
+pub const ACCEPTED_CALLS: &str = ".calls";
+
+/// What the caller of an asynchronous call is given to ask after it with. Whoever has it knows the call: it cannot be guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The call's id.
+    pub call: CallId,
+    /// A number by chance.
+    pub secret: u64,
+}
+
+impl Ticket {
+    /// Where the call is to be found, on every protocol: `/APPLICATION/.calls/TICKET`.
+    #[must_use]
+    pub fn location(&self, application: &str) -> String {
+        format!("/{application}/{ACCEPTED_CALLS}/{self}")
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:016x}", self.call, self.secret)
+    }
+}
+
+/// A text is no [`Ticket`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a call's ticket: that is 32 hexadecimal digits")]
+pub struct TicketError;
+
+impl FromStr for Ticket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        // `from_str_radix` would take a sign.
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()) {
+            return Err(TicketError);
+        }
+        let half = |digits: &str| u64::from_str_radix(digits, 16).map_err(|_| TicketError);
+        Ok(Self { call: CallId(half(&text[..16])?), secret: half(&text[16..])? })
+    }
 }
 
 /// Where a call from outside its sandbox comes from, as far as it decides whether it may be made.
@@ -72,7 +129,7 @@ pub(crate) struct Call {
 pub enum Outcome {
     /// The function answered.
     Done,
-    /// The call was stored and will run; nobody waits for it.
+    /// The call is stored and has not ended; nobody waits for it.
     Accepted,
     /// The request makes no sense.
     BadRequest,
@@ -168,4 +225,21 @@ pub struct Hop {
     pub taken_ns: u64,
     /// Nanoseconds from the call's start to the moment this instance handed its output over.
     pub done_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_read_as_it_is_written_and_nothing_else_is_one() {
+        let ticket = Ticket { call: CallId(0xfeed), secret: u64::MAX };
+        assert_eq!(ticket.to_string(), "000000000000feedffffffffffffffff");
+        assert_eq!(ticket.to_string().parse(), Ok(ticket));
+        assert_eq!(ticket.location("porch"), "/porch/.calls/000000000000feedffffffffffffffff");
+        let others = ["", "feed", "000000000000FEEDffffffffffffffff", "+00000000000feed+fffffffffffffff", "ä00000000000feedfffffffffffffff"];
+        for text in others {
+            assert_eq!(text.parse::<Ticket>(), Err(TicketError), "{text}");
+        }
+    }
 }

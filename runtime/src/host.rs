@@ -222,9 +222,50 @@ impl HostAgent {
         self.shared.bus.find(origin, application, function)
     }
 
-    /// Makes a call for a front door: as [`HostBus::call`].
+    /// Makes a call for a front door, as [`HostBus::call`]; one that is asynchronous is stored instead, and its answer is then
+    /// [`Outcome::Accepted`](crate::Outcome::Accepted), with the location among its properties.
     pub async fn call(&self, request: Request) -> Answer {
-        self.shared.bus.call(Caller::Door(request.origin), request).await
+        match request.mode {
+            Mode::Synchronous => self.shared.bus.call(Caller::Door(request.origin), request).await,
+            Mode::Asynchronous => self.shared.accepted.accept(&self.shared.bus, request).await,
+        }
+    }
+
+    /// What is known of an accepted call; `None` if there is none (any more).
+    #[must_use]
+    pub fn accepted(&self, application: &str, ticket: Ticket) -> Option<AcceptedCall> {
+        self.shared.accepted.find(application, ticket)
+    }
+
+    /// The answer to an accepted call: [`Outcome::Accepted`](crate::Outcome::Accepted) while it has not ended, and
+    /// [`Outcome::NotFound`](crate::Outcome::NotFound) if there is none (any more). One that was given up is answered as its last attempt
+    /// was. An answer that is not refused has an ETag.
+    pub async fn accepted_answer(&self, application: &str, ticket: Ticket) -> Answer {
+        self.shared.accepted.answer(application, ticket).await
+    }
+
+    /// Accepted calls that are known, the oldest first: of an application, or all.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn accepted_calls(&self, application: Option<&str>) -> Result<Vec<AcceptedStatus>, AcceptedError> {
+        self.shared.accepted.list(application).await
+    }
+
+    /// Has a call made again that was given up, as if it had just been accepted.
+    ///
+    /// # Errors
+    /// When it was not given up, or cannot be.
+    pub async fn replay(&self, application: &str, ticket: Ticket) -> Result<(), AcceptedError> {
+        self.shared.accepted.replay(application, ticket).await
+    }
+
+    /// Forgets a call that has ended, or takes one back that has not begun.
+    ///
+    /// # Errors
+    /// When there is none, or it is under way.
+    pub async fn forget(&self, application: &str, ticket: Ticket) -> Result<(), AcceptedError> {
+        self.shared.accepted.forget(application, ticket).await
     }
 
     /// The largest payload any call may carry, in bytes.

@@ -1,5 +1,6 @@
 //! Applications, sandboxes, workers, instances, and the host agent that owns them.
 
+mod accepted;
 mod archive;
 mod bundle;
 pub mod call;
@@ -20,7 +21,8 @@ mod service;
 pub mod template;
 mod watch;
 
-pub use call::{Answer, CallId, Hop, Origin, Outcome, Request};
+pub use accepted::{AcceptedCall, AcceptedError, AcceptedLimits, AcceptedState, AcceptedStatus};
+pub use call::{ACCEPTED_CALLS, Answer, CallId, Hop, Mode, Origin, Outcome, Request, Ticket, TicketError};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,
     RestError, StartError, check_archive,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Running ── publish ──▶ Outputs ──▶ Watcher of a door: the newest output of each function it watches ── changes ──▶ door
+//!   Accepted ─ ended ────▶                                which accepted calls have ended,
 //!   HostBus ── replaced ─▶                                and which applications have another version, or none
 //! ```
 //!
@@ -12,7 +13,8 @@
 //! - what a function gives that runs on its own, at the end of what follows it.
 //!
 //! What is handed on within a chain, or back to a function that called another of its application, never comes out of its sandbox and is
-//! not seen. A call that failed has no output.
+//! not seen. A call that failed has no output. Of an accepted call that is watched it is told that it has ended, not its answer, which is
+//! kept elsewhere.
 //!
 //! Invariants:
 //! 1. While nothing is watched, an output costs one load. A watched one is not copied: it shares its bytes with the answer.
@@ -27,16 +29,36 @@ use bytes::Bytes;
 use sandbar_bus::AnswerProperties;
 use tokio::sync::Notify;
 
+use crate::call::Ticket;
+
 /// Bytes of outputs that wait for one watcher to take them; one that would be beyond is not told.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// Names a function that is watched.
+/// Names what is watched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Watched {
     /// The application's name.
     pub application: String,
-    /// The function's name; `None`: the application's entry function, whichever that is.
-    pub function: Option<String>,
+    /// What of it.
+    pub subject: Subject,
+}
+
+/// What can be watched of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// Its entry function, whichever that is.
+    Entry,
+    /// The function of this name.
+    Function(String),
+    /// An accepted call.
+    Call(Ticket),
+}
+
+impl From<Option<String>> for Subject {
+    /// The function of this name, or the entry function if none is named.
+    fn from(function: Option<String>) -> Self {
+        function.map_or(Self::Entry, Self::Function)
+    }
 }
 
 /// What a function gave out.
@@ -55,6 +77,8 @@ pub struct Output {
 pub enum Change {
     /// A function has given out something new: the newest, and how many there were since the last that was told.
     Output(Arc<Watched>, Output, u32),
+    /// An accepted call has ended, or is known no more: its answer has to be asked for.
+    Call(Arc<Watched>),
     /// An application was removed, or replaced by another version: whether its functions are there has to be asked again.
     Application(String),
 }
@@ -83,10 +107,12 @@ struct Waiting {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By application, then by function.
-    watched: HashMap<String, HashMap<Option<String>, Slot>>,
+    /// By application, then by what is watched of it.
+    watched: HashMap<String, HashMap<Subject, Slot>>,
     /// Functions with something new, the first first.
     fresh: Vec<Arc<Watched>>,
+    /// Accepted calls that have ended.
+    ended: Vec<Arc<Watched>>,
     /// Applications that were replaced or removed.
     replaced: Vec<String>,
     bytes: usize,
@@ -98,7 +124,7 @@ struct State {
 struct Slot {
     watched: Arc<Watched>,
     newest: Option<Output>,
-    /// Outputs since the last that was taken.
+    /// Outputs since the last that was taken; of an accepted call, 1 if its end waits to be told.
     given: u32,
 }
 
@@ -125,6 +151,13 @@ impl Outputs {
         self.each(|watcher| watcher.offer(application, function, entry, output));
     }
 
+    /// Tells that an accepted call has ended, or is known no more.
+    pub(crate) fn ended(&self, application: &str, ticket: Ticket) {
+        if self.is_watched() {
+            self.each(|watcher| watcher.ended(application, ticket));
+        }
+    }
+
     /// Tells that an application was removed or replaced.
     pub fn replaced(&self, application: &str) {
         if self.is_watched() {
@@ -148,7 +181,7 @@ impl Waiting {
         let State { watched, fresh, bytes, missed, .. } = &mut *state;
         let Some(functions) = watched.get_mut(application) else { return };
         let before = fresh.len();
-        let names = [Some(function.to_owned()), None];
+        let names = [Subject::Function(function.to_owned()), Subject::Entry];
         for name in &names[..1 + usize::from(entry)] {
             let Some(slot) = functions.get_mut(name) else { continue };
             let held = slot.newest.as_ref().map_or(0, |newest| newest.payload.len());
@@ -169,6 +202,17 @@ impl Waiting {
         }
     }
 
+    fn ended(&self, application: &str, ticket: Ticket) {
+        let mut state = self.lock();
+        let State { watched, ended, .. } = &mut *state;
+        let slot = watched.get_mut(application).and_then(|subjects| subjects.get_mut(&Subject::Call(ticket)));
+        let Some(slot) = slot.filter(|slot| slot.given == 0) else { return };
+        slot.given = 1;
+        ended.push(Arc::clone(&slot.watched));
+        drop(state);
+        self.changed.notify_one();
+    }
+
     fn replaced(&self, application: &str) {
         let mut state = self.lock();
         let concerns = state.watched.contains_key(application);
@@ -181,21 +225,21 @@ impl Waiting {
 }
 
 impl Watcher {
-    /// Watches a function, which need not exist. To watch one that is watched changes nothing.
+    /// Watches what need not exist. To watch what is watched changes nothing.
     pub fn watch(&self, watched: &Arc<Watched>) {
         let mut state = self.waiting.lock();
         let functions = state.watched.entry(watched.application.clone()).or_default();
-        functions.entry(watched.function.clone()).or_insert_with(|| {
+        functions.entry(watched.subject.clone()).or_insert_with(|| {
             self.outputs.watched.fetch_add(1, Ordering::Relaxed);
             Slot { watched: Arc::clone(watched), newest: None, given: 0 }
         });
     }
 
-    /// Watches a function no more.
+    /// Watches it no more.
     pub fn unwatch(&self, watched: &Watched) {
         let mut state = self.waiting.lock();
         let Some(functions) = state.watched.get_mut(&watched.application) else { return };
-        let Some(slot) = functions.remove(&watched.function) else { return };
+        let Some(slot) = functions.remove(&watched.subject) else { return };
         if functions.is_empty() {
             state.watched.remove(&watched.application);
         }
@@ -203,6 +247,7 @@ impl Watcher {
             state.bytes -= newest.payload.len();
             state.fresh.retain(|fresh| **fresh != *watched);
         }
+        state.ended.retain(|ended| **ended != *watched);
         self.outputs.watched.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -225,16 +270,22 @@ impl Watcher {
 
     fn take(&self) -> Vec<Change> {
         let mut state = self.waiting.lock();
-        let State { watched, fresh, replaced, bytes, .. } = &mut *state;
-        let mut changes = Vec::with_capacity(fresh.len() + replaced.len());
+        let State { watched, fresh, ended, replaced, bytes, .. } = &mut *state;
+        let mut changes = Vec::with_capacity(fresh.len() + ended.len() + replaced.len());
         for fresh in fresh.drain(..) {
-            let slot = watched.get_mut(&fresh.application).and_then(|functions| functions.get_mut(&fresh.function));
+            let slot = watched.get_mut(&fresh.application).and_then(|functions| functions.get_mut(&fresh.subject));
             let Some(slot) = slot else { continue };
             if let Some(output) = slot.newest.take() {
                 changes.push(Change::Output(fresh, output, std::mem::take(&mut slot.given)));
             }
         }
         *bytes = 0;
+        for ended in ended.drain(..) {
+            if let Some(slot) = watched.get_mut(&ended.application).and_then(|subjects| subjects.get_mut(&ended.subject)) {
+                slot.given = 0;
+                changes.push(Change::Call(ended));
+            }
+        }
         changes.extend(replaced.drain(..).map(Change::Application));
         changes
     }

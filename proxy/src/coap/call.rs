@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use coap_lite::{MessageClass, ResponseType};
 use sandbar_runtime::outputs::Watched;
-use sandbar_runtime::{Answer, Code, Method, Outcome, Request, RequestProperties};
+use sandbar_runtime::{Answer, Code, Method, Mode, Outcome, Request, RequestProperties};
 
 use super::config::CoapConfig;
 use super::discovery;
@@ -130,7 +130,7 @@ impl Inquiry {
         let reads = matches!(self.method, Method::Get | Method::Fetch);
         let plain = rest.is_empty() && self.options.query.is_empty() && payload.is_empty();
         let heard = self.options.unwanted == Unwanted::default() && self.options.block1.is_none();
-        let watched = Watched { application: application.clone(), function: function.clone() };
+        let watched = Watched { application: application.clone(), subject: function.clone().into() };
         (self.observable && reads && plain && heard).then_some(match observe {
             Observe::Register => Asked::ToObserve(watched),
             Observe::Deregister => Asked::NoMore(watched),
@@ -154,6 +154,7 @@ impl Inquiry {
                 },
                 timeout: None,
                 trace: false,
+                mode: Mode::Synchronous,
                 origin: self.visitor.origin(),
             })),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandbar_runtime::outputs::{Change, Watched};
+use sandbar_runtime::outputs::{Change, Subject, Watched};
 use sandbar_runtime::{Answer, Method, Outcome};
 
 use super::Shared;
@@ -22,6 +22,8 @@ impl<S: Service> Shared<S> {
                         let newest = Representation::new(output, &self.tagger);
                         self.layers.change(|layers, _| layers.published(&watched, newest, given));
                     }
+                    // TODO(accept): ask for its answer, tell it to whoever observes.
+                    Change::Call(_) => {}
                     Change::Application(name) => self.reconsider(Some(&name)).await,
                 }
             }
@@ -55,8 +57,13 @@ impl<S: Service> Shared<S> {
         };
         let now = known.map(Visitor::Known);
         let visitor = now.as_ref().unwrap_or(visitor);
-        let Watched { application, function } = watched;
-        let function = function.as_deref();
+        let Watched { application, subject } = watched;
+        let function = match subject {
+            Subject::Entry => None,
+            Subject::Function(name) => Some(name.as_str()),
+            // TODO(accept): the call's own function, and not `observable`.
+            Subject::Call(_) => None,
+        };
         let may = allowed(&self.service, visitor, application, function)
             .and_then(|()| if self.service.observable(application, function) { Ok(()) } else { Err(not_observable()) });
         may.map_err(|answer| respond(*answer, Method::Get, None, &self.config))

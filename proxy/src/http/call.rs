@@ -9,7 +9,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use sandbar_runtime::{Answer, AnswerProperties, CallId, Method, Origin, Outcome, RequestProperties};
+use sandbar_runtime::{Answer, AnswerProperties, CallId, Method, Mode, Origin, Outcome, RequestProperties};
 
 use super::Shared;
 use super::admission::{NoRoom, Place};
@@ -102,6 +102,7 @@ async fn call<S: Service>(
             properties,
             timeout: None,
             trace: false,
+            mode: Mode::Synchronous,
             origin,
         })
         .await;

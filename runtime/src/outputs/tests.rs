@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 
 fn watched(application: &str, function: Option<&str>) -> Arc<Watched> {
-    Arc::new(Watched { application: application.to_owned(), function: function.map(str::to_owned) })
+    Arc::new(Watched { application: application.to_owned(), subject: function.map(str::to_owned).into() })
 }
 
 fn output(payload: &str) -> Output {
@@ -15,9 +15,13 @@ fn output(payload: &str) -> Output {
 fn taken(watcher: &Watcher) -> Vec<String> {
     let told = |change| match change {
         Change::Output(watched, output, given) => {
-            let function = watched.function.as_deref().unwrap_or("-");
+            let function = match &watched.subject {
+                Subject::Function(name) => name,
+                Subject::Entry | Subject::Call(_) => "-",
+            };
             format!("{}/{function}={} of {given}", watched.application, String::from_utf8_lossy(&output.payload))
         }
+        Change::Call(watched) => format!("{:?} ended", watched.subject),
         Change::Application(name) => format!("{name} replaced"),
     };
     watcher.take().into_iter().map(told).collect()
@@ -93,4 +97,28 @@ async fn a_change_wakes_who_waits_for_it() {
     let changes = tokio::time::timeout(Duration::from_secs(10), watcher.changes());
     let (changes, ()) = tokio::join!(changes, tell);
     assert!(matches!(&changes.unwrap()[..], [Change::Application(name)] if name == "porch"));
+}
+
+#[test]
+fn who_watches_an_accepted_call_is_told_once_that_it_has_ended() {
+    let outputs = Arc::new(Outputs::default());
+    let watcher = outputs.watcher();
+    let ticket = |call| Ticket { call: crate::CallId(call), secret: 7 };
+    let watched = |call| Arc::new(Watched { application: "porch".to_owned(), subject: Subject::Call(ticket(call)) });
+    watcher.watch(&watched(1));
+    watcher.watch(&watched(2));
+    for _ in 0..2 {
+        outputs.ended("porch", ticket(1));
+    }
+    outputs.ended("den", ticket(2));
+    outputs.ended("porch", ticket(3));
+    let told = format!("{:?} ended", watched(1).subject);
+    assert_eq!(taken(&watcher), [told.clone()]);
+    // That it is known no more is told as well.
+    outputs.ended("porch", ticket(1));
+    assert_eq!(taken(&watcher), [told]);
+    outputs.ended("porch", ticket(2));
+    watcher.unwatch(&watched(2));
+    watcher.unwatch(&watched(1));
+    assert!(taken(&watcher).is_empty() && !outputs.is_watched());
 }

@@ -230,7 +230,7 @@ impl Run {
 
     /// A function gives something out.
     pub(super) fn publish(&mut self, function: Option<&str>, payload_bytes: usize, content_format: Option<u16>) {
-        let watched = Watched { application: "a".to_owned(), function: function.map(str::to_owned) };
+        let watched = Watched { application: "a".to_owned(), subject: function.map(str::to_owned).into() };
         let payload = Bytes::from(vec![7; payload_bytes]);
         let output = Output { payload, content_format, properties: AnswerProperties::default() };
         self.layers.published(&watched, Representation::new(output, &self.tagger), 1);

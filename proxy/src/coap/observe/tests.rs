@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use coap_lite::{CoapOption, MessageClass, Packet, RequestType, ResponseType};
 use sandbar_runtime::AnswerProperties;
-use sandbar_runtime::outputs::{Output, Outputs};
+use sandbar_runtime::outputs::{Output, Outputs, Subject};
 
 use super::super::clockwork::Timed;
 use super::*;
@@ -32,7 +32,7 @@ fn peer(number: u32) -> Endpoint {
 }
 
 fn watched(function: &str) -> Watched {
-    Watched { application: "a".to_owned(), function: Some(function.to_owned()) }
+    Watched { application: "a".to_owned(), subject: Subject::Function(function.to_owned()) }
 }
 
 impl Door {
