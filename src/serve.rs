@@ -22,7 +22,7 @@ use nix::unistd::Uid;
 use sandbar_proxy::management::ManagementSocket;
 use sandbar_runtime::manifest::access::{self, IpNet};
 use sandbar_runtime::manifest::{RestAfter, quantity};
-use sandbar_runtime::{Ceiling, HostAgent, HostConfig, HostRest, Renewal};
+use sandbar_runtime::{AcceptedLimits, Ceiling, HostAgent, HostConfig, HostRest, Renewal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -235,6 +235,7 @@ impl ServeArguments {
                 host_network: self.allow_host_network,
             },
             delay_max: self.delay_max.0,
+            accepted: AcceptedLimits::default(),
             rest: HostRest { ready: self.rest_ready, workers: self.rest_workers, sandbox: self.rest_sandbox },
             renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },
             python: self.python.clone(),

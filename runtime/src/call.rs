@@ -14,7 +14,7 @@ use sandbar_bus::{AnswerProperties, RequestProperties};
 use serde::{Deserialize, Serialize};
 
 /// Identifies one call on this host. Unique for the life of the host agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallId(pub u64);
 
@@ -237,7 +237,13 @@ mod tests {
         assert_eq!(ticket.to_string(), "000000000000feedffffffffffffffff");
         assert_eq!(ticket.to_string().parse(), Ok(ticket));
         assert_eq!(ticket.location("porch"), "/porch/.calls/000000000000feedffffffffffffffff");
-        let others = ["", "feed", "000000000000FEEDffffffffffffffff", "+00000000000feed+fffffffffffffff", "ä00000000000feedfffffffffffffff"];
+        let others = [
+            "",
+            "feed",
+            "000000000000FEEDffffffffffffffff",
+            "+00000000000feed+fffffffffffffff",
+            "ä00000000000feedfffffffffffffff",
+        ];
         for text in others {
             assert_eq!(text.parse::<Ticket>(), Err(TicketError), "{text}");
         }

@@ -22,8 +22,9 @@ use nix::fcntl::Flock;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
+use crate::accepted::{Accepted, AcceptedCall, AcceptedError, AcceptedStatus};
 use crate::bundle;
-use crate::call::{Answer, Origin, Request};
+use crate::call::{Answer, Mode, Origin, Request, Ticket};
 use crate::cgroup::{DetectError, Hierarchy};
 use crate::host_bus::{Caller, HostBus, admits};
 use crate::image::{ImageLimits, Images};
@@ -58,6 +59,7 @@ struct Shared {
     grounds: Arc<Grounds>,
     images: Arc<Images>,
     bus: Arc<HostBus>,
+    accepted: Arc<Accepted>,
     /// Versions that were replaced and finish their calls; they still have their users.
     retiring: std::sync::Mutex<Vec<Arc<Service>>>,
     /// Held while an application is deployed or removed.
@@ -108,8 +110,12 @@ impl HostAgent {
             rest: config.rest,
             renewal: config.renewal,
         });
+        let bus = Arc::new(HostBus::new(&config, first_call()));
+        let calls = state.join("calls.db");
+        let accepted = Accepted::open(calls, config.accepted.clone(), Arc::clone(&bus.outputs)).await?;
         let shared = Shared {
-            bus: Arc::new(HostBus::new(&config, first_call())),
+            bus,
+            accepted,
             config: HostConfig { state, ..config },
             applications_directory,
             grounds,
@@ -122,6 +128,7 @@ impl HostAgent {
         let agent = Self { shared: Arc::new(shared) };
         agent.restore().await;
         agent.shared.delete_unused_images().await;
+        agent.shared.accepted.deliver(&agent.shared.bus);
         Ok(agent)
     }
 
@@ -326,6 +333,7 @@ impl HostAgent {
     pub async fn stop(&self) {
         self.shared.stopping.send_replace(true);
         let _changing = self.shared.changing.lock().await;
+        self.shared.accepted.stop().await;
         let services = self.shared.bus.take_all().into_iter();
         let ends: Vec<_> = services.map(|service| tokio::spawn(async move { service.end().await })).collect();
         for ended in ends {

@@ -96,7 +96,26 @@ impl HostBus {
     }
 
     /// Makes a call and waits for its end. Always returns by the call's deadline.
-    pub async fn call(&self, caller: Caller<'_>, mut request: Request) -> Answer {
+    pub async fn call(&self, caller: Caller<'_>, request: Request) -> Answer {
+        self.make(None, caller, request).await
+    }
+
+    /// Makes a call that has its id already, for the host itself.
+    pub(crate) async fn call_by(&self, id: CallId, request: Request) -> Answer {
+        self.make(Some(id), Caller::Door(Origin::Known), request).await
+    }
+
+    /// Whether a call could be made, but for room.
+    pub(crate) fn check(&self, caller: Caller<'_>, request: &Request) -> Result<(), Box<Answer>> {
+        self.target(caller, request).map(|_| ())
+    }
+
+    /// The id for a new call.
+    pub(crate) fn new_id(&self) -> CallId {
+        CallId(self.next_call.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn make(&self, id: Option<CallId>, caller: Caller<'_>, mut request: Request) -> Answer {
         let asked_for = request.trace;
         request.trace |= self.trace;
         let mut target = match self.target(caller, &request) {
@@ -108,7 +127,7 @@ impl HostBus {
                 "the host has as many calls under way as it takes, and the application all it is assured of";
             return Answer::refused(Outcome::Overloaded, diagnostic);
         };
-        let id = CallId(self.next_call.fetch_add(1, Ordering::Relaxed));
+        let id = id.unwrap_or_else(|| self.new_id());
         let depth = match caller {
             Caller::Door(_) => 0,
             Caller::Application { depth, .. } => depth + 1,

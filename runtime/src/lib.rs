@@ -21,7 +21,7 @@ mod service;
 pub mod template;
 mod watch;
 
-pub use accepted::{AcceptedCall, AcceptedError, AcceptedLimits, AcceptedState, AcceptedStatus};
+pub use accepted::{AcceptedCall, AcceptedError, AcceptedLimits, AcceptedState, AcceptedStatus, NoRoom, StoreError};
 pub use call::{ACCEPTED_CALLS, Answer, CallId, Hop, Mode, Origin, Outcome, Request, Ticket, TicketError};
 pub use host::{
     ApplicationStatus, Ceiling, CeilingError, DeployError, Deployed, HostAgent, HostConfig, LogsError, RemoveError,

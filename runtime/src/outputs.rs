@@ -281,7 +281,9 @@ impl Watcher {
         }
         *bytes = 0;
         for ended in ended.drain(..) {
-            if let Some(slot) = watched.get_mut(&ended.application).and_then(|subjects| subjects.get_mut(&ended.subject)) {
+            if let Some(slot) =
+                watched.get_mut(&ended.application).and_then(|subjects| subjects.get_mut(&ended.subject))
+            {
                 slot.given = 0;
                 changes.push(Change::Call(ended));
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sandbar_supervisor::protocol::Renewal;
 
 use super::Ceiling;
+use crate::accepted::AcceptedLimits;
 use crate::sandbox::HostRest;
 
 /// How a host agent is set up. Every limit is a field here.
@@ -31,6 +32,8 @@ pub struct HostConfig {
     /// How long a call may have to wait for others of its application while more come than are served; more are refused as overloaded.
     /// `None`: the limits on numbers alone count.
     pub delay_max: Option<Duration>,
+    /// What is kept of asynchronous calls.
+    pub accepted: AcceptedLimits,
     /// When applications are put to rest that do not say so themselves.
     pub rest: HostRest,
     /// When the workers of functions are renewed.
@@ -57,6 +60,7 @@ impl HostConfig {
             applications_max: 4096,
             ceiling: Ceiling::default(),
             delay_max: Some(Duration::from_millis(20)),
+            accepted: AcceptedLimits::default(),
             rest: HostRest::default(),
             renewal: Renewal { calls: 10_000, seconds: 3600 },
             rootfs_allowed: Vec::new(),

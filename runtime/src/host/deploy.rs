@@ -92,7 +92,7 @@ impl HostAgent {
         }
     }
 
-    /// Removes an application: ends it, with the calls under way, and deletes its files and its log.
+    /// Removes an application: ends it, with the calls under way, and deletes its accepted calls, its files and its log.
     ///
     /// # Errors
     /// When there is none, or its files cannot be deleted.
@@ -100,6 +100,7 @@ impl HostAgent {
         let _changing = self.shared.changing.lock().await;
         let removed = self.shared.bus.take(application);
         let removed = removed.ok_or_else(|| RemoveError::NoSuchApplication(application.to_owned()))?;
+        self.shared.accepted.forget_application(application).await;
         removed.end().await;
         self.end_retiring(|name| name == application).await;
         // First the files: an application that comes back, should the agent end in between, has its log.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::CeilingError;
+use crate::accepted::StoreError;
 use crate::bundle::BundleError;
 use crate::manifest::ManifestError;
 use crate::python::PythonError;
@@ -31,6 +32,9 @@ pub enum StartError {
     /// The host's control groups cannot be used.
     #[error("cannot limit what applications use")]
     ControlGroups(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The calls that were accepted earlier cannot be read.
+    #[error("cannot use the calls that were accepted earlier")]
+    Accepted(#[from] StoreError),
 }
 
 /// Why an application was not deployed. What ran before runs on.

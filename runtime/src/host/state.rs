@@ -46,7 +46,7 @@ pub(super) fn host_name(state: &Path) -> io::Result<String> {
         Ok(name) if name.starts_with("sandbar-") && Name::new(name.trim()).is_ok() => Ok(name.trim().to_owned()),
         Ok(_) => Err(io::Error::other("the file \"host\" does not hold a host's name")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let name = format!("sandbar-{:08x}", random_u64()? >> 32);
+            let name = format!("sandbar-{:08x}", getrandom::u64()? >> 32);
             write_whole(&path, &name)?;
             Ok(name)
         }
@@ -65,11 +65,5 @@ fn write_whole(path: &Path, contents: &str) -> io::Result<()> {
 
 /// Calls are numbered from a point by chance, so that ids do not repeat from one start of the agent to the next.
 pub(super) fn first_call() -> u64 {
-    random_u64().unwrap_or_else(|_| sandbar_bus::clock::now_ns()) << 16
-}
-
-fn random_u64() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(u64::from_ne_bytes(bytes))
+    getrandom::u64().unwrap_or_else(|_| sandbar_bus::clock::now_ns()) << 16
 }

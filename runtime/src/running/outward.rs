@@ -17,7 +17,7 @@ use sandbar_bus::clock::now_ns;
 use sandbar_bus::{Address, Envelope, RequestProperties, Verdict};
 
 use super::Running;
-use crate::call::{Answer, CallId, Origin, Outcome, Request};
+use crate::call::{Answer, CallId, Mode, Origin, Outcome, Request};
 use crate::host_bus::Caller;
 use crate::manifest::Target;
 
@@ -80,6 +80,7 @@ impl Running {
             timeout: waits.then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns()))),
             properties: RequestProperties::default(),
             trace: false,
+            mode: Mode::Synchronous,
             origin: Origin::Known,
         };
         Ok(Outward { target, request, depth: known.depth, envelope })
