@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coap_lite::{MessageClass, Packet, ResponseType};
-use sandbar_runtime::outputs::{Output, Outputs, Watched};
+use sandbar_runtime::outputs::{Output, Outputs, Subject, Watched};
 use sandbar_runtime::{Answer, AnswerProperties, Origin, Outcome, Request};
 
 use crate::coap::blockwise::download::Tagger;
@@ -238,10 +238,10 @@ impl Run {
 
     /// The application is replaced by one without some functions, or the door closes.
     pub(super) fn reconsider(&mut self, gone: Option<&str>) {
-        let gone = gone.map(str::to_owned);
+        let gone = Subject::from(gone.map(str::to_owned));
         let refusal = || Response::error(ResponseType::NotFound, "gone");
         let judge = |_: &Visitor, watched: &Watched| {
-            if watched.function == gone { Err(refusal()) } else { Ok(()) }
+            if watched.subject == gone { Err(refusal()) } else { Ok(()) }
         };
         self.layers.reconsider(Some("a"), judge, self.now).iter().for_each(look_at);
     }
