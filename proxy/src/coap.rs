@@ -11,7 +11,7 @@
 //!      │
 //!   block-wise    payloads of any size from and into blocks of up to 1,024 bytes
 //!      │
-//!   call          path and method to a function, its outcome to a code; discovery
+//!   call          path and method to a function or an accepted call, its outcome to a code; discovery
 //! ```
 //!
 //! Where it is asked for, `verify` has a peer show that its address is its own before anything but a refusal is made for it.
@@ -27,7 +27,8 @@
 //! 4. Whether a caller may make a call is decided before its payload is kept and before anything runs (`visitor`).
 //!
 //! In the clear it verifies that a peer's address is its own only where that is asked for (`verify`).
-//! Who observes a function is kept beside the exchanges (`observe`), and told of what `watching` hears from the host.
+//! A call that is accepted is answered with its location when it is stored; the answer to it is asked for there, by requests like any others.
+//! Who observes a function or an accepted call is kept beside the exchanges (`observe`), and told of what `watching` hears from the host.
 //! One socket serves all peers; their state is reached through one lock (why not several: `tests/coap/README.md`). Sockets for groups, where they are asked for, only listen (`group`).
 
 mod block;
@@ -273,7 +274,7 @@ impl<S: Service> Shared<S> {
                     }
                 }
                 if let Some(Asked::ToObserve(watched)) = observed {
-                    self.confirm(visitor, &watched).await;
+                    self.confirm(visitor, watched, calls).await;
                 }
             }
             Received::Acknowledgement(id) => {

@@ -152,7 +152,7 @@ impl Outputs {
     }
 
     /// Tells that an accepted call has ended, or is known no more.
-    pub(crate) fn ended(&self, application: &str, ticket: Ticket) {
+    pub fn ended(&self, application: &str, ticket: Ticket) {
         if self.is_watched() {
             self.each(|watcher| watcher.ended(application, ticket));
         }

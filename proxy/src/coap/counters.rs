@@ -120,7 +120,7 @@ pub struct CoapCounters {
     pub group_unmatched: Counter,
     /// Answers to what came by a group.
     pub group_answers: Counter,
-    /// Observations begun. Less those ended, in the five ways below, this is how many there are.
+    /// Observations begun. Less those ended, in the six ways below, this is how many there are.
     pub observers_registered: Counter,
     /// Observations asked for again, with the same token.
     pub observers_renewed: Counter,
@@ -134,6 +134,8 @@ pub struct CoapCounters {
     pub observers_unreachable: Counter,
     /// Observations ended with their session.
     pub observers_gone: Counter,
+    /// Observations of accepted calls ended with the call, by its answer.
+    pub observers_answered: Counter,
     /// Observations ended with an error: no such function any more, not allowed any more, another format, or the door closes.
     pub observers_ended: Counter,
     /// Notifications sent; those that were sent again in a newer state included.

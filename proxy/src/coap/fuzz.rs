@@ -167,7 +167,8 @@ pub fn blocks(bytes: &[u8]) {
     assert!(uploads.is_empty() && downloads.is_empty());
 }
 
-/// A program of datagrams, steps of time, ends of calls and outputs, for a whole door: nothing runs twice, and nothing is left.
+/// A program of datagrams, steps of time, ends of calls, those accepted among them, and outputs, for a whole door: nothing runs twice, and
+/// nothing is left.
 pub fn exchanges(bytes: &[u8]) {
     let mut tape = Tape(bytes);
     let mut run = Run::new(tape.one_of(&VERIFY), &std::sync::Arc::default());
@@ -177,6 +178,10 @@ pub fn exchanges(bytes: &[u8]) {
             1 => {
                 let which = tape.byte().into();
                 run.end_call(which, tape.one_of(&ANSWER_BYTES));
+            }
+            7 => {
+                let which = tape.byte().into();
+                run.accepted_goes_on(which, tape.one_of(&ANSWER_BYTES), tape.one_of(&FORMATS));
             }
             9 => run.publish(tape.one_of(&FUNCTIONS), tape.one_of(&ANSWER_BYTES), tape.one_of(&FORMATS)),
             10 => run.reconsider(tape.one_of(&FUNCTIONS)),

@@ -1,4 +1,5 @@
-//! Observing (RFC 7641): who has asked for a function's outputs is sent each new one, as far as the way there takes it.
+//! Observing (RFC 7641): who has asked for a function's outputs is sent each new one, as far as the way there takes it; who has asked for the
+//! answer to an accepted call is sent that.
 //!
 //! ```text
 //!   GET, Observe: 0 ─▶ register ─▶ the newest output, with Observe                 topics: what is observed, its newest output
@@ -12,17 +13,20 @@
 //! The first notification to a peer is confirmable, so that the round trip is known; then one in [`CoapConfig::observe_confirm_every`], and
 //! the next after [`CoapConfig::observe_confirm_after`]. Between two to a peer lies a round trip at least (section 4.5.1); what comes
 //! faster is superseded: a peer gets the newest state, not every state. A peer that nothing was confirmed by for
-//! [`CoapConfig::observe_idle_max`] is sent the state again, confirmable, to see that it is there.
+//! [`CoapConfig::observe_idle_max`] is sent the state again, confirmable, to see that it is there. An accepted call has one state, that it has not
+//! ended; how its observers get its answer is told in `accepted`.
 //!
 //! Invariants:
 //! 1. A peer has one unacknowledged notification at most (NSTART = 1); sent again, it shows the newest state.
-//! 2. Of the state of a topic nothing is kept for each observer but which version it was sent.
+//! 2. Of the state of a topic nothing is kept for each observer but which version it was sent. Of an accepted call nothing is kept once its
+//!    observers have its answer.
 //! 3. A peer that observes is pinned in the exchange layer, as notifications and separate answers share message ids; each subscriber has
 //!    an observation at least, each topic an observer at least, and each topic is watched.
 //! 4. Work is done in turns of [`TURNS_AT_ONCE`]: an output for a hundred thousand observers holds the lock for no longer than one for a few.
 //!
 //! It makes no calls: an observation keeps no sandbox awake. Reference: RFC 7641, sections 3 and 4; RFC 8132, section 2 for FETCH.
 
+mod accepted;
 mod endings;
 mod registration;
 mod subscriber;
@@ -35,7 +39,8 @@ use std::time::Instant;
 use coap_lite::MessageType;
 use sandbar_runtime::outputs::{Watched, Watcher};
 
-pub(super) use self::registration::{Registration, empty_state};
+use self::accepted::first_state;
+pub(super) use self::registration::Registration;
 use self::subscriber::{Due, Outstanding, Subscriber};
 pub(super) use self::topics::Representation;
 use self::topics::Topics;
@@ -168,10 +173,11 @@ impl Observers {
         let observation = subscriber.observations.get_mut(at)?;
         let topic = self.topics.get(observation.topic)?;
         let key = Key { peer: to, request: observation.request.clone() };
-        let state = topic.newest.as_ref().map_or_else(empty_state, |newest| {
-            let whole = newest.for_observer(observation.block2());
-            below.downloads.begin(&key, whole, observation.block2(), now)
-        });
+        let whole = match &topic.newest {
+            Some(newest) => newest.for_observer(observation.block2()),
+            None => first_state(&topic.watched.subject, observation.accept),
+        };
+        let state = below.downloads.begin(&key, whole, observation.block2(), now);
         let skipped = topic.version.wrapping_sub(observation.version).saturating_sub(1);
         self.counters.notifications_superseded.add_many(skipped.into());
         if let Some(refusal) = observation.refuses(&state, topic.newest.as_ref()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sandbar_runtime::Origin;
 
-use crate::keys::Identity;
+use crate::keys::{Grant, Identity};
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
@@ -30,6 +30,18 @@ impl Visitor {
         match self {
             Self::Stranger(_) => true,
             Self::Known(identity) => identity.may_call(application, function),
+        }
+    }
+
+    /// Whether its own rights, if it has any, include something of this application.
+    pub(super) fn may_know(&self, application: &str) -> bool {
+        let concerns = |grant: &Grant| match grant {
+            Grant::Everything => true,
+            Grant::Application(granted) | Grant::Function(granted, _) => granted.as_str() == application,
+        };
+        match self {
+            Self::Stranger(_) => true,
+            Self::Known(identity) => identity.grants().iter().any(concerns),
         }
     }
 }

@@ -1,20 +1,29 @@
-//! A door that watches functions: what is new is told to the layers, and who may not observe any more is told so.
+//! A door that watches functions and accepted calls: what is new is told to the layers, and who may not observe any more is told so.
 
 use std::sync::Arc;
 
 use sandbar_runtime::outputs::{Change, Subject, Watched};
 use sandbar_runtime::{Answer, Method, Outcome};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 
 use super::Shared;
-use super::call::{allowed, respond};
+use super::call::{allowed, has_ended, respond};
 use super::observe::Representation;
 use super::response::Response;
 use super::visitor::Visitor;
 use crate::service::Service;
 
 impl<S: Service> Shared<S> {
-    /// Takes what is new of the functions that are watched, for ever.
+    /// Takes what is new of all that is watched, for ever.
     pub(super) async fn keep_observers(&self) {
+        // There are no more in it than are watched: each is told of once, and again only if it was made again. Their answers are read one
+        // after another, as memory is to hold one of them, and apart, as outputs do not wait for a disk.
+        let (ended, to_tell) = unbounded_channel();
+        tokio::join!(self.take_changes(ended), self.tell_ends(to_tell));
+    }
+
+    async fn take_changes(&self, ended: UnboundedSender<Arc<Watched>>) {
         loop {
             for change in self.watcher.changes().await {
                 match change {
@@ -22,13 +31,45 @@ impl<S: Service> Shared<S> {
                         let newest = Representation::new(output, &self.tagger);
                         self.layers.change(|layers, _| layers.published(&watched, newest, given));
                     }
-                    // TODO(accept): ask for its answer, tell it to whoever observes.
-                    Change::Call(_) => {}
+                    Change::Call(watched) => {
+                        // Its other end is beside this.
+                        if ended.send(watched).is_err() {
+                            return;
+                        }
+                    }
                     Change::Application(name) => self.reconsider(Some(&name)).await,
                 }
             }
             self.counters.outputs_too_large.add_many(self.watcher.take_missed());
             tokio::task::consume_budget().await;
+        }
+    }
+
+    async fn tell_ends(&self, mut ended: UnboundedReceiver<Arc<Watched>>) {
+        while let Some(watched) = ended.recv().await {
+            self.tell_end(&watched).await;
+        }
+    }
+
+    /// Gives the answer to an accepted call to whoever observes it, if it has ended.
+    async fn tell_end(&self, watched: &Watched) {
+        let Watched { application, subject: Subject::Call(ticket) } = watched else { return };
+        let mut answer = self.service.accepted_answer(application, *ticket).await;
+        if answer.outcome == Outcome::Accepted {
+            return;
+        }
+        // It reads all of the answer, and so comes before the lock is taken.
+        let tag = |payload: &[u8]| self.tagger.hash(payload).into_vec();
+        answer.properties.etag = answer.properties.etag.or_else(|| Some(tag(&answer.payload)));
+        let respond = |accept| respond(answer.clone(), Method::Get, accept, &self.config);
+        loop {
+            let answers = self.layers.change(|layers, now| layers.call_ended(watched, respond, now));
+            if answers.is_empty() {
+                return;
+            }
+            for transmit in answers {
+                self.send(&transmit).await;
+            }
         }
     }
 
@@ -41,16 +82,27 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// Begun while its function was being removed, or its leave taken, an observation would be told of nothing: whether it
-    /// may be is asked once more.
-    pub(super) async fn confirm(&self, visitor: &Visitor, watched: &Watched) {
-        if self.judge(visitor, watched).is_err() {
-            self.reconsider(Some(&watched.application)).await;
+    /// Begun while its function was being removed, its leave taken, or the call ending, an observation would be told of nothing: whether it
+    /// may be, and whether there is something to tell already, is asked once more.
+    pub(super) async fn confirm(self: &Arc<Self>, visitor: &Visitor, watched: Watched, calls: &mut JoinSet<()>) {
+        match self.has_ended(visitor, &watched) {
+            Ok(false) => {}
+            Ok(true) => {
+                let shared = Arc::clone(self);
+                calls.spawn(async move { shared.tell_end(&watched).await });
+            }
+            Err(_) => self.reconsider(Some(&watched.application)).await,
         }
     }
 
-    /// Whether somebody may observe a function, as things are now; what to say if not.
+    /// Whether somebody may observe something, as things are now; what to say if not.
     fn judge(&self, visitor: &Visitor, watched: &Watched) -> Result<(), Response> {
+        let ended = self.has_ended(visitor, watched).map(drop);
+        ended.map_err(|answer| respond(*answer, Method::Get, None, &self.config))
+    }
+
+    /// Whether what somebody observes has come to its end, as accepted calls do; or why he may not observe it.
+    fn has_ended(&self, visitor: &Visitor, watched: &Watched) -> Result<bool, Box<Answer>> {
         let known = match visitor {
             Visitor::Stranger(_) => None,
             Visitor::Known(identity) => self.guard.as_ref().and_then(|guard| guard.known(identity)),
@@ -61,12 +113,11 @@ impl<S: Service> Shared<S> {
         let function = match subject {
             Subject::Entry => None,
             Subject::Function(name) => Some(name.as_str()),
-            // TODO(accept): the call's own function, and not `observable`.
-            Subject::Call(_) => None,
+            // Whoever has the ticket may know how the call ends, whatever the manifest lets others observe.
+            Subject::Call(ticket) => return has_ended(&self.service, visitor, application, *ticket),
         };
-        let may = allowed(&self.service, visitor, application, function)
-            .and_then(|()| if self.service.observable(application, function) { Ok(()) } else { Err(not_observable()) });
-        may.map_err(|answer| respond(*answer, Method::Get, None, &self.config))
+        allowed(&self.service, visitor, application, function)?;
+        if self.service.observable(application, function) { Ok(false) } else { Err(not_observable()) }
     }
 
     /// Says to all observers that the door closes.

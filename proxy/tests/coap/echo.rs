@@ -1,5 +1,7 @@
-//! A service without a host behind it: one application whose functions show what a door does with their answers.
+//! A service without a host behind it: one application whose functions show what a door does with their answers. Calls that it accepts
+//! are made when a test says so.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sandbar_proxy::{ServedApplication, ServedFunction, Service};
 use sandbar_runtime::outputs::{Output, Outputs};
-use sandbar_runtime::{Answer, AnswerProperties, CallId, Code, Method, Origin, Outcome, Request};
+use sandbar_runtime::{
+    AcceptedCall, Answer, AnswerProperties, CallId, Code, Method, Mode, Origin, Outcome, Request, Ticket,
+};
 
 /// Functions of the application `test`; the entry function echoes, and so does `private`, which may not be observed.
 pub(crate) const FUNCTIONS: [&str; 9] =
@@ -22,7 +26,13 @@ pub(crate) struct Echo {
     removed: Arc<AtomicBool>,
     /// Whether it has been replaced by one of which nothing may be observed.
     sealed: Arc<AtomicBool>,
+    /// Whether it has been replaced by one that lets nobody in.
+    closed: Arc<AtomicBool>,
     outputs: Arc<Outputs>,
+    /// Calls that were accepted, with their answers when they have ended.
+    accepted: Arc<Mutex<HashMap<Ticket, (Request, Option<Answer>)>>>,
+    /// Whether a call ends as soon as somebody has been told that it has not.
+    ends_when_looked_at: Arc<AtomicBool>,
     /// What `keep` was given last, and how often it was given something.
     kept: Arc<Mutex<(u64, Bytes)>>,
 }
@@ -43,6 +53,50 @@ impl Echo {
     pub(crate) fn seal(&self) {
         self.sealed.store(true, Ordering::SeqCst);
         self.outputs.replaced("test");
+    }
+
+    /// Replaces the application by one that lets nobody in.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.outputs.replaced("test");
+    }
+
+    /// Calls accepted so far that are not forgotten.
+    pub(crate) fn accepted_calls(&self) -> usize {
+        self.accepted.lock().unwrap().len()
+    }
+
+    /// From now on a call ends as soon as somebody has been told that it has not.
+    pub(crate) fn end_when_looked_at(&self) {
+        self.ends_when_looked_at.store(true, Ordering::SeqCst);
+    }
+
+    /// Makes an accepted call.
+    pub(crate) async fn make(&self, ticket: Ticket) {
+        let (request, _) = self.accepted.lock().unwrap().get(&ticket).cloned().unwrap();
+        let answer = self.call(Request { mode: Mode::Synchronous, ..request }).await;
+        self.end(ticket, answer);
+    }
+
+    /// Ends an accepted call with this answer.
+    fn end(&self, ticket: Ticket, answer: Answer) {
+        self.accepted.lock().unwrap().get_mut(&ticket).unwrap().1 = Some(answer);
+        self.outputs.ended("test", ticket);
+    }
+
+    /// Forgets an accepted call.
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        self.accepted.lock().unwrap().remove(&ticket);
+        self.outputs.ended("test", ticket);
+    }
+
+    /// Accepts a call.
+    fn accept(&self, request: Request) -> Answer {
+        let mut accepted = self.accepted.lock().unwrap();
+        let ticket = Ticket { call: CallId(accepted.len() as u64 + 1), secret: 7 };
+        accepted.insert(ticket, (request, None));
+        let properties = AnswerProperties { location: Some(ticket.location("test")), ..AnswerProperties::default() };
+        Answer { call: Some(ticket.call), properties, ..Answer::refused(Outcome::Accepted, "") }
     }
 
     /// Whether anybody observes.
@@ -68,6 +122,9 @@ impl Service for Echo {
             let text = "no such application";
             return Err(Box::new(Answer::refused(Outcome::NotFound, text)));
         }
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Box::new(Answer::refused(Outcome::NotAllowed, "nobody may call this any more")));
+        }
         match function {
             Some(function) if !FUNCTIONS.contains(&function) => {
                 Err(Box::new(Answer::refused(Outcome::NotFound, "no such function")))
@@ -81,6 +138,9 @@ impl Service for Echo {
     }
 
     async fn call(&self, request: Request) -> Answer {
+        if request.mode == Mode::Asynchronous {
+            return self.accept(request);
+        }
         let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
         let number = || {
             let text = String::from_utf8_lossy(&request.payload);
@@ -124,6 +184,32 @@ impl Service for Echo {
         answer.payload = request.payload;
         answer.content_format = request.content_format;
         self.given(request.function.as_deref(), answer)
+    }
+
+    fn accepted(&self, application: &str, ticket: Ticket) -> Option<AcceptedCall> {
+        let known = self.accepted.lock().unwrap().get(&ticket).cloned().filter(|_| application == "test");
+        let (request, answer) = known?;
+        if answer.is_none() && self.ends_when_looked_at.load(Ordering::SeqCst) {
+            self.end(ticket, Answer { payload: "at once".into(), ..Answer::refused(Outcome::Done, "") });
+        }
+        Some(AcceptedCall { function: request.function, ended: answer.is_some() })
+    }
+
+    async fn accepted_answer(&self, application: &str, ticket: Ticket) -> Answer {
+        let known = self.accepted.lock().unwrap().get(&ticket).cloned().filter(|_| application == "test");
+        match known {
+            None => Answer::refused(Outcome::NotFound, "no such call is known"),
+            Some((_, Some(mut answer))) => {
+                answer.properties.etag = Some(b"kept".to_vec());
+                answer
+            }
+            Some((_, None)) => Answer {
+                payload: Bytes::from_static(br#"{"outcome":"accepted"}"#),
+                content_format: Some(50),
+                retry_after: Some(Duration::from_secs(1)),
+                ..Answer::refused(Outcome::Accepted, "")
+            },
+        }
     }
 
     fn outputs(&self) -> Arc<Outputs> {

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and says aloud what it skips"
 )]
 
+mod accepted;
 mod amplification;
 mod blockwise;
 mod calls;

@@ -11,21 +11,22 @@ use crate::client::{Client, Door, block, block_of, code, non, request, text, uin
 use crate::echo::pattern;
 
 /// A GET that begins to observe.
-fn observe(path: &str) -> Packet {
+pub(crate) fn observe(path: &str) -> Packet {
     with(request(RequestType::Get, path, b""), 6, &[])
 }
 
-fn is_observed(packet: &Packet) -> bool {
+pub(crate) fn is_observed(packet: &Packet) -> bool {
     packet.get_first_option(CoapOption::Observe).is_some()
 }
 
 /// How many observations a door has, by what it counts.
-fn observations(counters: &CoapCounters) -> u64 {
+pub(crate) fn observations(counters: &CoapCounters) -> u64 {
     let ended = [
         &counters.observers_cancelled,
         &counters.observers_rejected,
         &counters.observers_unreachable,
         &counters.observers_gone,
+        &counters.observers_answered,
         &counters.observers_ended,
     ];
     counters.observers_registered.get() - ended.into_iter().map(sandbar_proxy::coap::Counter::get).sum::<u64>()

@@ -3,13 +3,14 @@ use std::sync::Arc;
 
 use coap_lite::{CoapOption, MessageType, Packet, RequestType};
 use sandbar_runtime::outputs::Outputs;
-use sandbar_runtime::{AnswerProperties, CallId, Origin};
+use sandbar_runtime::{AcceptedCall, AnswerProperties, CallId, Origin};
 
 use super::*;
 use crate::coap::message::{Received, read};
 use crate::service::ServedApplication;
 
-/// Serves `/app`, `/app/f` and `/app/private`, by refusing. The last may not be observed.
+/// Serves `/app`, `/app/f` and `/app/private`, by refusing. The last may not be observed. `/closed` lets nobody in from where we are. In both,
+/// a call of `f` was accepted that has not ended, and one that has.
 #[derive(Clone)]
 struct Host;
 
@@ -17,6 +18,7 @@ impl Service for Host {
     fn find(&self, _: Origin, application: &str, function: Option<&str>) -> Result<(), Box<Answer>> {
         match (application, function) {
             ("app", None | Some("f" | "private")) => Ok(()),
+            ("closed", _) => Err(Box::new(Answer::refused(Outcome::NotAllowed, "not from there"))),
             _ => Err(Box::new(Answer::refused(Outcome::NotFound, "not here"))),
         }
     }
@@ -27,6 +29,11 @@ impl Service for Host {
 
     fn call(&self, _: Request) -> impl Future<Output = Answer> + Send {
         future::ready(Answer::refused(Outcome::Failed, "not a real host"))
+    }
+
+    fn accepted(&self, application: &str, ticket: Ticket) -> Option<AcceptedCall> {
+        let known = matches!(application, "app" | "closed") && [WAITING, ENDED].contains(&ticket);
+        known.then(|| AcceptedCall { function: Some("f".to_owned()), ended: ticket == ENDED })
     }
 
     fn payload_bytes_max(&self) -> usize {
@@ -42,6 +49,10 @@ impl Service for Host {
     }
 }
 
+const WAITING: Ticket = Ticket { call: CallId(1), secret: 5 };
+const ENDED: Ticket = Ticket { call: CallId(2), secret: 5 };
+const UNKNOWN: Ticket = Ticket { call: CallId(2), secret: 6 };
+
 fn asked(method: RequestType, options: &[(CoapOption, &[u8])]) -> Result<Inquiry, Refusal> {
     let mut packet = Packet::new();
     packet.header.set_type(MessageType::Confirmable);
@@ -54,6 +65,15 @@ fn asked(method: RequestType, options: &[(CoapOption, &[u8])]) -> Result<Inquiry
         panic!("no request");
     };
     inquire(&Host, &CoapConfig::default(), &message, &Visitor::Stranger([127, 0, 0, 1].into()))
+}
+
+fn location(application: &str, ticket: Ticket) -> Vec<(CoapOption, Vec<u8>)> {
+    let location = ticket.location(application);
+    location.split('/').skip(1).map(|segment| (CoapOption::UriPath, segment.as_bytes().to_vec())).collect()
+}
+
+fn borrowed(options: &[(CoapOption, Vec<u8>)]) -> Vec<(CoapOption, &[u8])> {
+    options.iter().map(|(option, value)| (*option, value.as_slice())).collect()
 }
 
 fn path<'a>(segments: &[&'a str]) -> Vec<(CoapOption, &'a [u8])> {
@@ -93,9 +113,103 @@ fn a_request_to_observe_what_may_not_be_observed_is_a_call() {
     }
 }
 
+/// What a location is answered with, if it is refused.
+fn told(method: RequestType, application: &str, ticket: Ticket) -> Option<ResponseType> {
+    let inquiry = asked(method, &borrowed(&location(application, ticket)));
+    inquiry.err().map(|refusal| refusal.response.code)
+}
+
+#[test]
+fn a_location_leads_to_its_call() {
+    use RequestType::{Delete, Fetch, Get, IPatch, Patch, Post, Put};
+    for ticket in [WAITING, ENDED] {
+        let mut options = location("app", ticket);
+        // To observe it, or a query, makes no difference to who asks.
+        options.push((CoapOption::UriQuery, b"async".to_vec()));
+        let inquiry = asked(Get, &borrowed(&options)).unwrap();
+        assert_eq!(inquiry.target, Target::Accepted { application: "app".to_owned(), ticket });
+        let work = inquiry.work(Bytes::new());
+        assert!(matches!(&work, Work::Ask { application, ticket: asked } if application == "app" && *asked == ticket));
+        for method in [Post, Put, Delete, Fetch, Patch, IPatch] {
+            assert_eq!(told(method, "app", ticket), Some(ResponseType::MethodNotAllowed));
+        }
+    }
+    assert_eq!(told(Get, "app", UNKNOWN), Some(ResponseType::NotFound));
+    assert_eq!(told(Get, "nobody", WAITING), Some(ResponseType::NotFound));
+}
+
+#[test]
+fn a_call_is_observed_until_it_has_ended() {
+    for (ticket, observed) in [(WAITING, true), (ENDED, false)] {
+        for (number, expected) in [(&[][..], Asked::ToObserve as fn(Watched) -> Asked), (&[1], Asked::NoMore)] {
+            let mut options = location("app", ticket);
+            options.push((CoapOption::Observe, number.to_vec()));
+            let inquiry = asked(RequestType::Get, &borrowed(&options)).unwrap();
+            let watched = Watched { application: "app".to_owned(), subject: Subject::Call(ticket) };
+            assert_eq!(inquiry.asked(b""), observed.then(|| expected(watched)));
+            assert!(inquiry.asked(b"x").is_none(), "it asks for something of its own");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_told_of_a_call_to_whom_its_function_is_closed() {
+    for ticket in [WAITING, ENDED, UNKNOWN] {
+        assert_eq!(told(RequestType::Get, "closed", ticket), Some(ResponseType::Forbidden));
+    }
+    let text = |grants: &str| format!("[identities.x]\nkey = \"0123456789abcdef\"\ngrants = [{grants}]\n");
+    let code = |grants: &str, application: &str, ticket| {
+        let keys = crate::keys::Keys::parse(&text(grants)).unwrap();
+        let known = Visitor::Known(Arc::clone(keys.get(b"x").unwrap()));
+        has_ended(&Host, &known, application, ticket).map_err(|answer| answer.outcome)
+    };
+    for granted in ["\"app/f\"", "\"app\"", "\"*\""] {
+        assert_eq!(code(granted, "app", WAITING), Ok(false));
+        assert_eq!(code(granted, "app", ENDED), Ok(true));
+        assert_eq!(code(granted, "app", UNKNOWN), Err(Outcome::NotFound));
+    }
+    assert_eq!(code("\"app/private\"", "app", WAITING), Err(Outcome::NotAllowed), "the call is not of that function");
+    assert_eq!(code("\"app/private\"", "app", UNKNOWN), Err(Outcome::NotFound));
+    for ticket in [WAITING, UNKNOWN] {
+        assert_eq!(code("\"other\", \"other/f\"", "app", ticket), Err(Outcome::NotAllowed));
+    }
+    assert_eq!(code("", "nobody", WAITING), Err(Outcome::NotAllowed), "whether it is there is not told");
+}
+
+#[test]
+fn a_part_of_the_query_asks_for_a_call_to_be_accepted() {
+    for (query, mode, seen) in [
+        (&["async"][..], Mode::Asynchronous, ""),
+        (&["a=1", "async", "b"], Mode::Asynchronous, "a=1&b"),
+        (&["async", "async"], Mode::Asynchronous, ""),
+        (&["async="], Mode::Synchronous, "async="),
+        (&["async=1", "Async", "asynchronous"], Mode::Synchronous, "async=1&Async&asynchronous"),
+        (&[], Mode::Synchronous, ""),
+    ] {
+        for method in [RequestType::Get, RequestType::Post, RequestType::Fetch] {
+            let mut options = path(&["app", "f", "rest"]);
+            options.extend(query.iter().map(|part| (CoapOption::UriQuery, part.as_bytes())));
+            let work = asked(method, &options).unwrap().work(Bytes::from_static(b"x"));
+            let Work::Call(request) = work else { panic!("{work:?}") };
+            assert_eq!((request.mode, request.properties.query.as_str()), (mode, seen));
+        }
+    }
+    let mut options = path(&[".well-known", "core"]);
+    options.push((CoapOption::UriQuery, b"async"));
+    let filters = vec!["async".to_owned()];
+    assert_eq!(asked(RequestType::Get, &options).unwrap().target, Target::Discovery { filters });
+}
+
 #[test]
 fn paths_that_lead_nowhere_are_not_found() {
     let nowhere: &[&[&str]] = &[
+        &["app", ".calls"],
+        &["app", ".calls", ""],
+        &["app", ".calls", "0000000000000001"],
+        &["app", ".calls", "0000000000000001000000000000000A"],
+        &["app", ".calls", "00000000000000010000000000000005", ""],
+        &["app", ".calls", "00000000000000010000000000000005", "x"],
+        &[".calls", "00000000000000010000000000000005"],
         &[],
         &[""],
         &["nobody"],
@@ -166,6 +280,37 @@ fn the_function_says_what_the_answer_is() {
     for code in (0..=u8::MAX).filter_map(Code::from_byte) {
         assert!(response_type(code).is_some(), "{code}");
     }
+}
+
+#[test]
+fn a_call_that_was_accepted_has_a_location_and_one_that_has_not_ended_says_so() {
+    let config = CoapConfig::default();
+    let said = AnswerProperties { location: Some(WAITING.location("app")), ..AnswerProperties::default() };
+    let answer = Answer { properties: said, ..Answer::refused(Outcome::Accepted, "") };
+    for (method, accept) in [(Method::Get, None), (Method::Post, Some(60)), (Method::Delete, None)] {
+        let response = respond(answer.clone(), method, accept, &config);
+        let path = [&b"app"[..], b".calls", b"00000000000000010000000000000005"].map(<[u8]>::to_vec).to_vec();
+        let location = Some(Box::new(Location { path, query: Vec::new() }));
+        assert_eq!(response, Response { location, ..Response::new(ResponseType::Created) });
+    }
+    let pending = Answer {
+        payload: Bytes::from_static(br#"{"outcome":"accepted"}"#),
+        content_format: Some(50),
+        retry_after: Some(Duration::from_millis(1)),
+        ..Answer::refused(Outcome::Accepted, "")
+    };
+    for accept in [None, Some(50)] {
+        let response = respond(pending.clone(), Method::Get, accept, &config);
+        assert_eq!((response.code, response.content_format), (ResponseType::Content, Some(50)));
+        assert_eq!((response.max_age_s, &response.payload), (Some(1), &pending.payload));
+        assert_eq!(response, not_ended(accept), "who observes is told the same");
+    }
+    let later = Answer { retry_after: Some(Duration::from_millis(2001)), ..pending.clone() };
+    assert_eq!(respond(later, Method::Get, None, &config).max_age_s, Some(3));
+    // It has no answer yet whose format there could be none of; and he is sent none that he does not take.
+    let other = respond(pending, Method::Get, Some(60), &config);
+    assert_eq!(other, Response { max_age_s: Some(1), ..Response::new(ResponseType::Content) });
+    assert_eq!(other, not_ended(Some(60)));
 }
 
 #[test]

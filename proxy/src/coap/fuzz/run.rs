@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use coap_lite::{MessageClass, Packet, ResponseType};
-use sandbar_runtime::outputs::{Output, Outputs, Watched};
-use sandbar_runtime::{Answer, AnswerProperties, Origin, Outcome, Request};
+use coap_lite::{CoapOption, MessageClass, Packet, ResponseType};
+use sandbar_runtime::outputs::{Output, Outputs, Subject, Watched};
+use sandbar_runtime::{AcceptedCall, Answer, AnswerProperties, CallId, Method, Origin, Outcome, Request, Ticket};
 
 use crate::coap::blockwise::download::Tagger;
-use crate::coap::call::inquire;
+use crate::coap::call::{inquire, respond};
 use crate::coap::clockwork::Timed;
 use crate::coap::config::{CoapConfig, GroupConfig, TransferLimits};
 use crate::coap::counters::CoapCounters;
@@ -28,9 +28,22 @@ const PAYLOAD_BYTES_MAX: usize = 4096;
 /// The longest datagram that leaves: a block and its options, or an echoed token and a diagnostic.
 const DATAGRAM_BYTES_MAX: usize = 1152;
 
-/// One application, `a`. Its function `g` cannot be observed.
+/// The accepted calls that there may be.
+pub(super) const TICKETS: [Ticket; 2] = [Ticket { call: CallId(1), secret: 0 }, Ticket { call: CallId(2), secret: 0 }];
+
+/// How far an accepted call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepted {
+    Waiting,
+    Ended,
+    Forgotten,
+}
+
+/// One application, `a`. Its function `g` cannot be observed; calls of it that are accepted can.
 #[derive(Clone, Debug)]
-struct One;
+struct One {
+    accepted: [Accepted; TICKETS.len()],
+}
 
 impl Service for One {
     fn find(&self, _: Origin, application: &str, _: Option<&str>) -> Result<(), Box<Answer>> {
@@ -44,6 +57,12 @@ impl Service for One {
 
     async fn call(&self, _: Request) -> Answer {
         Answer::refused(Outcome::Failed, "nothing runs here")
+    }
+
+    fn accepted(&self, application: &str, ticket: Ticket) -> Option<AcceptedCall> {
+        let at = TICKETS.iter().position(|known| application == "a" && *known == ticket)?;
+        let (state, function) = (self.accepted[at], Some("g".to_owned()));
+        (state != Accepted::Forgotten).then_some(AcceptedCall { function, ended: state == Accepted::Ended })
     }
 
     fn payload_bytes_max(&self) -> usize {
@@ -64,6 +83,7 @@ impl Service for One {
 
 /// A door without a socket, and what is known of what it should do.
 pub(super) struct Run {
+    host: One,
     layers: Layers,
     config: Arc<CoapConfig>,
     now: Instant,
@@ -121,6 +141,7 @@ impl Run {
             Layers::new(Arc::clone(&config), Arc::clone(counters), PAYLOAD_BYTES_MAX, watcher, now)
         };
         Self {
+            host: One { accepted: [Accepted::Waiting; TICKETS.len()] },
             layers,
             config,
             now,
@@ -140,7 +161,7 @@ impl Run {
             Received::Request(message) => {
                 let (id, token) = (message.id, message.token);
                 self.came(port, &message);
-                let inquiry = inquire(&One, &self.config, &message, &Visitor::Stranger(from.remote.ip()));
+                let inquiry = inquire(&self.host, &self.config, &message, &Visitor::Stranger(from.remote.ip()));
                 match self.layers.request(&from, message, inquiry, self.now) {
                     Reaction::Silence => {}
                     Reaction::Send(transmit) => look_at(&transmit),
@@ -162,7 +183,7 @@ impl Run {
     pub(super) fn by_group(&mut self, port: u16, bytes: &[u8]) {
         let from = peer(port);
         let visitor = Visitor::Stranger(from.remote.ip());
-        let Some(question) = Question::read(&One, &self.config, &visitor, bytes) else { return };
+        let Some(question) = Question::read(&self.host, &self.config, &visitor, bytes) else { return };
         assert!(!question.message.confirmable, "nobody confirms to a group");
         let (id, token) = (question.message.id, question.message.token);
         self.came(port, &question.message);
@@ -171,7 +192,7 @@ impl Run {
         }
         self.runs(port, id, token);
         self.admitted += 1;
-        let response = question.response(&One, &self.config, &self.tagger);
+        let response = question.response(&self.host, &self.config, &self.tagger);
         let Question { message, inquiry, .. } = question;
         self.layers.group_answered(&from, &message, &inquiry.options, response, self.now);
         assert!(self.untold() <= self.config.groups.pending_max as u64, "more wait than have places");
@@ -236,12 +257,41 @@ impl Run {
         self.layers.published(&watched, Representation::new(output, &self.tagger), 1);
     }
 
+    /// An accepted call ends with such an answer; or, if it has ended, is forgotten; or another is accepted in its place.
+    pub(super) fn accepted_goes_on(&mut self, which: usize, payload_bytes: usize, content_format: Option<u16>) {
+        let at = which % TICKETS.len();
+        let outcome = match self.host.accepted[at] {
+            Accepted::Waiting => Outcome::Done,
+            Accepted::Ended => Outcome::NotFound,
+            Accepted::Forgotten => {
+                self.host.accepted[at] = Accepted::Waiting;
+                return;
+            }
+        };
+        let ended = outcome == Outcome::Done;
+        self.host.accepted[at] = if ended { Accepted::Ended } else { Accepted::Forgotten };
+        let payload = Bytes::from(vec![7; if ended { payload_bytes } else { 0 }]);
+        let properties = AnswerProperties { etag: Some(vec![7]), ..AnswerProperties::default() };
+        let answer = Answer { payload, content_format, properties, ..Answer::refused(outcome, "forgotten") };
+        let watched = Watched { application: "a".to_owned(), subject: Subject::Call(TICKETS[at]) };
+        let config = Arc::clone(&self.config);
+        let respond = |accept| respond(answer.clone(), Method::Get, accept, &config);
+        let told = self.layers.call_ended(&watched, respond, self.now);
+        assert!(told.len() <= config.observers_max && (ended || told.is_empty()), "they were told when it ended");
+        for transmit in &told {
+            look_at(transmit);
+            let packet = Packet::from_bytes(&transmit.bytes).unwrap();
+            assert!(packet.get_option(CoapOption::Observe).is_none(), "it is observed no more: {packet:?}");
+        }
+        assert!(self.layers.call_ended(&watched, respond, self.now).is_empty(), "all have been told");
+    }
+
     /// The application is replaced by one without some functions, or the door closes.
     pub(super) fn reconsider(&mut self, gone: Option<&str>) {
-        let gone = gone.map(str::to_owned);
+        let gone = Subject::from(gone.map(str::to_owned));
         let refusal = || Response::error(ResponseType::NotFound, "gone");
         let judge = |_: &Visitor, watched: &Watched| {
-            if watched.function == gone { Err(refusal()) } else { Ok(()) }
+            if watched.subject == gone { Err(refusal()) } else { Ok(()) }
         };
         self.layers.reconsider(Some("a"), judge, self.now).iter().for_each(look_at);
     }

@@ -1,5 +1,5 @@
 //! Programs drawn at random: datagrams of four peers, most of them well formed and then damaged, some of them sent to a group, steps of
-//! time, ends of calls, and outputs that are observed. And the inputs that are kept for the fuzzer.
+//! time, ends of calls, and outputs and accepted calls that are observed. And the inputs that are kept for the fuzzer.
 //!
 //! `SANDBAR_SOAK` makes it ten million datagrams, where it is else a hundred thousand.
 
@@ -11,13 +11,23 @@ use std::time::{Duration, Instant};
 
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType};
 
-use super::run::Run;
+use super::run::{Run, TICKETS};
 use super::{LAYERS, VERIFY};
 use crate::coap::counters::CoapCounters;
 
 const DATAGRAMS: usize = 100_000;
 const DATAGRAMS_SOAK: usize = 10_000_000;
 const STEPS: usize = 40;
+
+/// One of these paths, or the location of an accepted call.
+fn add_path(packet: &mut Packet, draw: &mut fastrand::Rng, paths: &[&[&str]]) {
+    let ticket = draw.choice(&TICKETS).unwrap().to_string();
+    let location = ["a", sandbar_runtime::ACCEPTED_CALLS, &ticket];
+    let path = if draw.u8(0..4) == 0 { &location[..] } else { *draw.choice(paths).unwrap() };
+    for segment in path {
+        packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
+    }
+}
 
 /// A request of which everything that makes a difference is drawn.
 fn request(draw: &mut fastrand::Rng) -> Vec<u8> {
@@ -27,9 +37,10 @@ fn request(draw: &mut fastrand::Rng) -> Vec<u8> {
     packet.header.code = MessageClass::Request(*draw.choice(&methods).unwrap());
     packet.header.message_id = draw.u16(0..12);
     packet.set_token(vec![draw.u8(0..2); draw.usize(0..9)]);
-    let path: &[&str] = draw.choice(&[&["a"][..], &["a"], &["a", "f"], &["b"], &[".well-known", "core"]]).unwrap();
-    for segment in path {
-        packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
+    let paths: [&[&str]; 5] = [&["a"], &["a"], &["a", "f"], &["b"], &[".well-known", "core"]];
+    add_path(&mut packet, draw, &paths);
+    if draw.u8(0..6) == 0 {
+        packet.add_option(CoapOption::UriQuery, b"async".to_vec());
     }
     for option in [1, 5, 6, 12, 15, 17, 23, 27, 27, 35, 60, 252, 258, 292] {
         if draw.u8(0..6) == 0 {
@@ -53,9 +64,7 @@ fn observe(draw: &mut fastrand::Rng) -> Vec<u8> {
     packet.header.message_id = draw.u16(..);
     packet.set_token(vec![draw.u8(0..3)]);
     packet.add_option(CoapOption::Observe, if draw.u8(0..5) == 0 { vec![1] } else { Vec::new() });
-    for segment in *draw.choice(&[&["a"][..], &["a", "f"], &["a"], &["a", "f"], &["a", "g"]]).unwrap() {
-        packet.add_option(CoapOption::UriPath, segment.as_bytes().to_vec());
-    }
+    add_path(&mut packet, draw, &[&["a"], &["a", "f"], &["a"], &["a", "f"], &["a", "g"]]);
     if draw.u8(0..4) == 0 {
         packet.add_option(CoapOption::Block2, vec![draw.u8(0..7)]);
     }
@@ -116,7 +125,7 @@ fn nothing_that_is_sent_breaks_the_door_or_stays_in_it() {
         let mut run = Run::new(VERIFY[usize::from(seed % 4 == 0)], &counters);
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..STEPS {
-                match draw.u8(0..13) {
+                match draw.u8(0..14) {
                     0 => run.pass(Duration::from_millis(*draw.choice(&[1, 100, 250, 3000, 61_000, 150_000]).unwrap())),
                     1 | 2 => run.end_call(draw.usize(..), *draw.choice(&[0, 10, 1024, 1025, 3000, 7000]).unwrap()),
                     3 => {
@@ -126,6 +135,10 @@ fn nothing_that_is_sent_breaks_the_door_or_stays_in_it() {
                             0 => run.reconsider(function),
                             _ => run.publish(function, *draw.choice(&[0, 10, 1025, 3000, 9000]).unwrap(), format),
                         }
+                    }
+                    13 => {
+                        let format = *draw.choice(&[None, Some(50)]).unwrap();
+                        run.accepted_goes_on(draw.usize(..), *draw.choice(&[0, 10, 1025, 3000, 9000]).unwrap(), format);
                     }
                     4 => {
                         let whole = observe(&mut draw);

@@ -60,6 +60,17 @@ impl Layers {
         self.observers.published(watched, newest, given);
     }
 
+    /// An accepted call has ended; see [`Observers::call_ended`](crate::coap::observe::Observers::call_ended).
+    pub(in crate::coap) fn call_ended(
+        &mut self,
+        watched: &Watched,
+        answer: impl Fn(Option<u16>) -> Response,
+        now: Instant,
+    ) -> Vec<Transmit> {
+        let (observers, mut below) = self.observing();
+        observers.call_ended(watched, answer, &mut below, now)
+    }
+
     /// Ends the observations that may not go on; see [`Observers::reconsider`](crate::coap::observe::Observers::reconsider).
     pub(in crate::coap) fn reconsider(
         &mut self,

@@ -5,7 +5,10 @@ use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType};
 use super::super::call::Target;
 use super::super::message::{Received, read};
 use super::*;
+use sandbar_runtime::Mode;
+
 use crate::coap::visitor::Visitor;
+use crate::uri::Location;
 
 const PAYLOAD_BYTES_MAX: usize = 8192;
 
@@ -23,6 +26,18 @@ struct Door {
 
 fn peer() -> Endpoint {
     Endpoint { remote: std::net::SocketAddr::from(([127, 0, 0, 1], 9)), local: None, session: None }
+}
+
+/// A request for a call that is to be accepted.
+fn accepts(mut packet: Packet) -> Packet {
+    packet.add_option(CoapOption::UriQuery, b"async".to_vec());
+    packet
+}
+
+/// The answer to a call that was accepted.
+fn accepted() -> Response {
+    let location = Location::read("/a/.calls/00000000000000010000000000000005").map(Box::new);
+    Response { location, ..Response::new(ResponseType::Created) }
 }
 
 /// A POST to `/a`.
@@ -91,10 +106,15 @@ fn sent(reaction: Reaction) -> Packet {
 }
 
 fn run(reaction: Reaction) -> (Bytes, Pending) {
+    let (request, pending) = call(reaction);
+    (request.payload, pending)
+}
+
+fn call(reaction: Reaction) -> (sandbar_runtime::Request, Pending) {
     let Reaction::Run(Work::Call(request), pending) = reaction else {
         panic!("{reaction:?}");
     };
-    (request.payload, *pending)
+    (*request, *pending)
 }
 
 fn option_of(packet: &Packet, option: CoapOption) -> Option<Vec<u8>> {
@@ -129,6 +149,49 @@ fn an_upload_runs_once_its_payload_is_whole_and_its_answer_comes_in_blocks() {
     assert_eq!(option_of(&last, CoapOption::Block2), Some(block(2, false, 6)));
     assert_eq!(last.payload, payload[2048..]);
     assert_eq!(door.layers.calls(), 0);
+}
+
+#[test]
+fn a_call_is_accepted_once_however_often_its_request_comes() {
+    let mut door = Door::new(CoapConfig::default());
+    let mut packet = accepts(post(&[], b"x"));
+    packet.header.message_id = 9;
+    let (request, pending) = call(door.repeat(&packet));
+    assert_eq!((request.mode, request.properties.query.as_str()), (Mode::Asynchronous, ""));
+    assert!(matches!(door.repeat(&packet), Reaction::Silence), "it is being stored");
+    let created = door.answer(pending, accepted());
+    assert_eq!(created.header.get_code(), "2.01");
+    let path: Vec<_> = created.get_option(CoapOption::LocationPath).unwrap().iter().map(Vec::as_slice).collect();
+    assert_eq!(path, [&b"a"[..], b".calls", b"00000000000000010000000000000005"]);
+    assert_eq!(sent(door.repeat(&packet)), created, "the same location again");
+    assert_eq!(door.layers.counters.calls.get(), 1);
+}
+
+#[test]
+fn a_payload_in_blocks_makes_one_call_that_is_accepted() {
+    let mut door = Door::new(CoapConfig::default());
+    let first = accepts(post(&[(CoapOption::Block1, block(0, true, 2))], &[1; 64]));
+    assert_eq!(sent(door.request(first)).header.get_code(), "2.31");
+    // Without it, it is another request: none whose first block is here.
+    let other = post(&[(CoapOption::Block1, block(1, false, 2))], &[2; 8]);
+    assert_eq!(sent(door.request(other)).header.get_code(), "4.08");
+    let last = accepts(post(&[(CoapOption::Block1, block(1, false, 2))], &[2; 8]));
+    let (request, pending) = call(door.request(last));
+    assert_eq!((request.mode, request.payload.len()), (Mode::Asynchronous, 72));
+    let created = door.answer(pending, accepted());
+    assert_eq!(created.header.get_code(), "2.01");
+    assert_eq!(option_of(&created, CoapOption::Block1), Some(block(1, false, 2)));
+    assert!(created.get_option(CoapOption::LocationPath).is_some());
+}
+
+#[test]
+fn a_call_may_be_accepted_without_a_word() {
+    let mut door = Door::new(CoapConfig::default());
+    let quiet = accepts(post(&[(CoapOption::NoResponse, vec![0b10])], b"x"));
+    let (request, pending) = call(door.request(quiet));
+    assert_eq!(request.mode, Mode::Asynchronous);
+    let bare = door.answer(pending, accepted());
+    assert_eq!((bare.header.get_code(), bare.payload.len()), ("0.00".to_owned(), 0));
 }
 
 #[test]

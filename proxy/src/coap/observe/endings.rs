@@ -5,8 +5,9 @@
 //! | it asks for that (Observe: 1), or uses the token for something else | the answer to that |
 //! | it rejects a notification | nothing |
 //! | it acknowledges none, or its session has ended | nothing |
-//! | the function is gone, or it may not call it any more | 4.04, 4.03 |
+//! | the function is gone, or the accepted call is known no more; or it may not call it any more | 4.04, 4.03 |
 //! | the output has another format than before, or than it takes | 4.06 |
+//! | the accepted call that it observes has ended | its answer (`accepted`) |
 //! | the door closes | 5.03 |
 
 use std::time::Instant;
@@ -108,7 +109,7 @@ impl Observers {
         out
     }
 
-    /// Ends an observation with an error, which is sent until it is acknowledged.
+    /// Ends an observation with an error, or with what there is to tell last, which is sent until it is acknowledged.
     pub(super) fn end_with(
         &mut self,
         number: u32,

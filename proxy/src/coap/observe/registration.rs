@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use coap_lite::ResponseType;
-use sandbar_runtime::outputs::Watched;
+use sandbar_runtime::outputs::{Subject, Watched};
 
+use super::accepted::first_state;
 use super::subscriber::{Observation, Subscriber};
 use super::topics::Representation;
 use super::{Below, Observers};
 use crate::coap::block::Block;
 use crate::coap::blockwise::Key;
+use crate::coap::call::not_ended;
 use crate::coap::datagram::Endpoint;
 use crate::coap::message::Token;
 use crate::coap::response::{Response, Sequence};
@@ -27,11 +28,6 @@ pub(in crate::coap) struct Registration<'a> {
     pub(in crate::coap) visitor: &'a Visitor,
     pub(in crate::coap) accept: Option<u16>,
     pub(in crate::coap) block2: Option<Block>,
-}
-
-/// The state of a function that has given out nothing since it is observed.
-pub(in crate::coap) fn empty_state() -> Response {
-    Response::new(ResponseType::Content)
 }
 
 impl Observers {
@@ -54,7 +50,7 @@ impl Observers {
             return self.state(&asked, &mut below, now);
         }
         let mut begun = Observation::new(asked.token, asked.key.request.clone(), asked.accept, asked.block2);
-        let state = self.state(&asked, &mut below, now);
+        let state = self.observed_state(&asked, &mut below, now);
         if let Some(refusal) = begun.refuses(&state, self.newest(&asked.watched)) {
             if let Some((number, at)) = renewed {
                 self.counters.observers_ended.add();
@@ -88,8 +84,20 @@ impl Observers {
 
     /// What is observed as it is now, for one that does not observe it.
     pub(in crate::coap) fn state(&self, asked: &Registration<'_>, below: &mut Below<'_>, now: Instant) -> Response {
-        let Some(newest) = self.newest(&asked.watched) else { return empty_state() };
-        let whole = newest.for_observer(asked.block2);
+        let state = self.observed_state(asked, below, now);
+        match asked.watched.subject {
+            Subject::Entry | Subject::Function(_) => state,
+            // Nobody will tell him; he is to ask again.
+            Subject::Call(_) => Response { max_age_s: not_ended(None).max_age_s, ..state },
+        }
+    }
+
+    /// The same, for one that will be told of what follows.
+    fn observed_state(&self, asked: &Registration<'_>, below: &mut Below<'_>, now: Instant) -> Response {
+        let whole = match self.newest(&asked.watched) {
+            Some(newest) => newest.for_observer(asked.block2),
+            None => first_state(&asked.watched.subject, asked.accept),
+        };
         below.downloads.begin(&asked.key, whole, asked.block2, now)
     }
 

@@ -49,7 +49,7 @@ pub(super) struct Observation {
     pub(super) sequence: u32,
     /// The format of what it was sent; it stays the same (RFC 7641, section 4.2). `None`: it was sent no output yet.
     format: Option<Option<u16>>,
-    accept: Option<u16>,
+    pub(super) accept: Option<u16>,
     /// The exponent of the block size that it asked for.
     exponent: Option<u8>,
     ids: [Option<u16>; IDS],
@@ -196,6 +196,10 @@ impl Subscriber {
 
     pub(super) fn by_token(&self, token: &Token) -> Option<usize> {
         self.observations.iter().position(|observation| observation.token == *token)
+    }
+
+    pub(super) fn by_topic(&self, topic: u32) -> Option<usize> {
+        self.observations.iter().position(|observation| observation.topic == topic)
     }
 
     pub(super) fn by_message(&self, id: u16) -> Option<usize> {

@@ -1,4 +1,4 @@
-//! What is observed: of each function its newest output, and who is to be told of it.
+//! What is observed: of each function its newest output, of each accepted call that it has not ended, and who is to be told of what follows.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(in crate::coap) struct Representation {
     tag: Box<[u8]>,
 }
 
-/// All functions that are observed.
+/// All functions and accepted calls that are observed.
 #[derive(Debug)]
 pub(super) struct Topics {
     watcher: Arc<Watcher>,
@@ -36,8 +36,8 @@ pub(super) struct Topics {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Topic {
-    watched: Arc<Watched>,
-    /// `None`: nothing was given out since it is observed.
+    pub(super) watched: Arc<Watched>,
+    /// `None`: nothing was given out since it is observed; of an accepted call nothing ever is.
     pub(super) newest: Option<Representation>,
     /// Counts the outputs.
     pub(super) version: u32,
@@ -114,6 +114,12 @@ impl Topics {
 
     pub(super) fn version(&self, number: u32) -> u32 {
         self.get(number).map_or(0, |topic| topic.version)
+    }
+
+    /// One of those who observe this, if anybody does: the topic's number, and his.
+    pub(super) fn an_observer(&self, watched: &Watched) -> Option<(u32, u32)> {
+        let number = self.number(watched)?;
+        Some((number, *self.get(number)?.observers.last()?))
     }
 
     /// Enters an observer, and gives the topic's number and the observer's place in it.
