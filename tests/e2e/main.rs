@@ -8,6 +8,7 @@
 //! | [`readings`] | a device's readings are answered over CoAP and HTTP |
 //! | [`pictures`] | large payloads pass block by block |
 //! | [`observing`] | displays that observe a function are told of what it gives out |
+//! | [`accepted`] | calls that nobody waits for are made, and their answers kept |
 //! | [`blocks`] | payloads in blocks of every size, by clients that nobody here wrote |
 //! | [`paths`] | a call's path is told; each call has processes of its own |
 //! | [`isolation`] | what a function can see and touch |
@@ -40,6 +41,7 @@
     reason = "tests fail loudly, and what they print is for people"
 )]
 
+mod accepted;
 mod bench;
 mod blocks;
 mod coaps;

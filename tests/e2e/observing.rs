@@ -1,12 +1,12 @@
 //! A display observes a function, and is told of what it gives out, whoever calls it and wherever in a chain.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use crate::support::clients;
+use crate::support::display::{self, Display, registered};
 use crate::support::host::Host;
-use crate::support::{bundle, program, until};
+use crate::support::{bundle, clients, program, until};
 
 /// A chain of three, each of which puts its name before what it gets, and an aside.
 const MANIFEST: &str = r#"
@@ -58,64 +58,10 @@ fn start(more: &[&str]) -> Option<Host> {
     Some(host)
 }
 
-/// A client that observes, in a process of its own, which is ended when this is dropped.
-struct Display {
-    client: Child,
-    shows: PathBuf,
-}
-
-impl Display {
-    fn begin(host: &Host, client: &mut Command, name: &str) -> Self {
-        let shows = host.folder().join(name);
-        let out = File::create(&shows).unwrap();
-        let err = out.try_clone().unwrap();
-        let before = registered(host);
-        let client = client.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        let display = Self { client, shows };
-        until(&format!("{name} observes"), || (registered(host) > before).then_some(()));
-        display
-    }
-
-    /// Waits until it shows a text.
-    fn shows(&self, text: &str) {
-        let shown = std::cell::RefCell::new(String::new());
-        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            until("it is shown", || {
-                *shown.borrow_mut() = fs::read_to_string(&self.shows).unwrap();
-                shown.borrow().contains(text).then_some(())
-            });
-        }));
-        assert!(seen.is_ok(), "{text:?} is not shown: {}", shown.borrow());
-    }
-}
-
-impl Drop for Display {
-    fn drop(&mut self) {
-        self.client.kill().unwrap();
-        self.client.wait().unwrap();
-    }
-}
-
-fn counted(host: &Host, name: &str) -> u64 {
-    let doors = host.manage("GET", "/v1/host", b"").json()["doors"].clone();
-    doors.as_array().unwrap().iter().filter_map(|door| door["counters"][name].as_u64()).sum()
-}
-
-fn registered(host: &Host) -> u64 {
-    counted(host, "observers_registered")
-}
-
-fn libcoap(host: &Host, path: &str) -> Option<Command> {
-    let mut client = clients::coap_client()?;
-    // Written as it comes, each on a line.
-    client.args(["-s", "60", "-w", "-v", "6", &host.coap_uri(path)]);
-    Some(client)
-}
-
 #[test]
 fn a_display_with_libcoap_observes_the_end_of_a_chain_that_others_call() {
     let Some(host) = start(&[]) else { return };
-    let Some(mut client) = libcoap(&host, "chain/c") else { return };
+    let Some(mut client) = display::libcoap(&host, "chain/c") else { return };
     let display = Display::begin(&host, &mut client, "libcoap");
     assert_eq!(host.http("POST", "/chain", None, b"over http").text(), "c b a over http");
     display.shows("c b a over http");
@@ -126,10 +72,10 @@ fn a_display_with_libcoap_observes_the_end_of_a_chain_that_others_call() {
         clients::got(device.args(["-m", "post", "-e", "from a device"]), host.folder(), &host.coap_uri("chain/c"));
     assert_eq!(answer.payload, b"c from a device");
     display.shows("c from a device");
-    assert!(counted(&host, "notifications") >= 3);
+    assert!(display::counted(&host, "notifications") >= 3);
     // What is removed is observed no more.
     host.sandbar(&["remove", "chain"]).well();
-    until("the observation is over", || (counted(&host, "observers_ended") == 1).then_some(()));
+    until("the observation is over", || (display::counted(&host, "observers_ended") == 1).then_some(()));
     display.shows("4.04");
 }
 
@@ -138,7 +84,7 @@ fn what_is_observed_is_what_comes_out_of_the_sandbox() {
     let Some(host) = start(&[]) else { return };
     let mut displays = Vec::new();
     for function in ["chain", "chain/a", "chain/b", "chain/aside"] {
-        let Some(mut client) = libcoap(&host, function) else { return };
+        let Some(mut client) = display::libcoap(&host, function) else { return };
         displays.push(Display::begin(&host, &mut client, &format!("at-{}", function.replace('/', "-"))));
     }
     let [entry, called, middle, aside] = &displays[..] else { panic!() };
@@ -149,7 +95,7 @@ fn what_is_observed_is_what_comes_out_of_the_sandbox() {
     aside.shows("aside b a 1");
     host.call("chain/b", b"2").done();
     middle.shows("c b 2");
-    let shown = fs::read_to_string(&middle.shows).unwrap();
+    let shown = middle.shown();
     assert!(!shown.contains("b a 1"), "what it handed on within the chain: {shown}");
 }
 
@@ -158,7 +104,7 @@ fn what_a_manifest_keeps_private_is_told_to_its_callers_alone() {
     let Some(host) = start(&[]) else { return };
     let mut displays = Vec::new();
     for function in ["chain/c", "chain/before-private"] {
-        let Some(mut client) = libcoap(&host, function) else { return };
+        let Some(mut client) = display::libcoap(&host, function) else { return };
         displays.push(Display::begin(&host, &mut client, &format!("at-{}", function.replace('/', "-"))));
     }
     let observes = registered(&host);
@@ -175,32 +121,14 @@ fn what_a_manifest_keeps_private_is_told_to_its_callers_alone() {
     assert_eq!(host.call("chain/c", b"3").done(), "c 3");
     let [end, before] = &displays[..] else { panic!() };
     end.shows("c 3");
-    let shown = [end, before].map(|display| fs::read_to_string(&display.shows).unwrap()).concat();
+    let shown = [end, before].map(Display::shown).concat();
     assert!(!shown.contains("private 1") && !shown.contains("private-end"), "{shown}");
 }
 
-/// aiocoap as programs use it: its client of version 0.4.17 gives an observation up with the first answer.
-const AIOCOAP: &str = r#"
-import asyncio, sys
-from aiocoap import Context, GET, Message
-
-async def main():
-    context = await Context.create_client_context()
-    request = context.request(Message(code=GET, uri=sys.argv[1], observe=0))
-    print((await request.response).payload.decode(), flush=True)
-    async for notification in request.observation:
-        print(notification.payload.decode(), flush=True)
-
-asyncio.run(main())
-"#;
-
 #[test]
 fn a_display_with_aiocoap_observes_as_well() {
-    let Some(client) = clients::aiocoap_client() else { return };
     let Some(host) = start(&[]) else { return };
-    // The interpreter that has the library: the one beside its client.
-    let mut client = Command::new(Path::new(client.get_program()).with_file_name("python3"));
-    client.args(["-c", AIOCOAP, &host.coap_uri("chain/c")]);
+    let Some(mut client) = display::aiocoap(&host.coap_uri("chain/c")) else { return };
     let display = Display::begin(&host, &mut client, "aiocoap");
     for number in 0..3 {
         let text = format!("reading {number}");
@@ -240,7 +168,7 @@ fn a_device_with_a_key_observes_what_it_was_granted() {
     let text = fs::read_to_string(&file).unwrap().replace("\"chain/c\"", "\"other\"");
     fs::write(&file, text).unwrap();
     host.agent().signal(nix::sys::signal::Signal::SIGHUP);
-    until("the observation is over", || (counted(&host, "observers_ended") == 1).then_some(()));
+    until("the observation is over", || (display::counted(&host, "observers_ended") == 1).then_some(()));
     display.shows("4.03");
 }
 
@@ -257,12 +185,12 @@ fn key_command(file: &Path, arguments: &[&str]) -> String {
 #[test]
 fn an_observation_keeps_no_sandbox_awake_and_outlives_its_rest() {
     let Some(host) = start(&[]) else { return };
-    let Some(mut client) = libcoap(&host, "chain/c") else { return };
+    let Some(mut client) = display::libcoap(&host, "chain/c") else { return };
     let display = Display::begin(&host, &mut client, "resting");
     host.call("chain", b"before").done();
     display.shows("c b a before");
     until("it rests", || (host.applications()[0]["state"] == "resting").then_some(()));
     host.call("chain", b"after").done();
     display.shows("c b a after");
-    assert_eq!((registered(&host), counted(&host, "observers_ended")), (1, 0));
+    assert_eq!((registered(&host), display::counted(&host, "observers_ended")), (1, 0));
 }

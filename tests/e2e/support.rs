@@ -1,12 +1,16 @@
 //! What the tests stand on: private hosts, clients, and what the kernel says of processes. Where each module lies is said, as more
 //! than one test includes this file.
 
+#[path = "support/accepted.rs"]
+pub(crate) mod accepted;
 #[path = "support/bundle.rs"]
 pub(crate) mod bundle;
 #[path = "support/clients.rs"]
 pub(crate) mod clients;
 #[path = "support/coap.rs"]
 pub(crate) mod coap;
+#[path = "support/display.rs"]
+pub(crate) mod display;
 #[path = "support/host.rs"]
 pub(crate) mod host;
 #[path = "support/http.rs"]

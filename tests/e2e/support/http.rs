@@ -1,6 +1,6 @@
 //! One HTTP/1.1 exchange on a connection of its own.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 /// What came back.
 #[derive(Debug)]
@@ -27,24 +27,40 @@ impl Response {
 
 /// Sends a request and reads the answer to its end.
 pub(crate) fn exchange(
-    mut connection: impl Read + Write,
+    connection: impl Read + Write,
     method: &str,
     path: &str,
     content_type: Option<&str>,
     body: &[u8],
 ) -> Response {
+    let headers: Vec<_> = content_type.map(|content_type| ("content-type", content_type)).into_iter().collect();
+    let answer = ask(connection, method, path, &headers, body);
+    answer.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
+}
+
+/// Likewise, with any headers; an error if there comes no answer, or not the whole of it.
+pub(crate) fn ask(
+    mut connection: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Response> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: sandbar\r\nconnection: close\r\n");
     head.push_str(&format!("content-length: {}\r\n", body.len()));
-    if let Some(content_type) = content_type {
-        head.push_str(&format!("content-type: {content_type}\r\n"));
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    connection.write_all(head.as_bytes()).unwrap();
+    connection.write_all(head.as_bytes())?;
     // A server that has seen enough answers and closes before it has read all.
     let _refused = connection.write_all(body);
     let mut bytes = Vec::new();
     let _reset = connection.read_to_end(&mut bytes);
-    parse(&bytes).unwrap_or_else(|| panic!("no answer to {method} {path}: {:?}", String::from_utf8_lossy(&bytes)))
+    parse(&bytes).ok_or_else(|| {
+        let text = format!("what came is no answer: {:?}", String::from_utf8_lossy(&bytes));
+        io::Error::new(io::ErrorKind::UnexpectedEof, text)
+    })
 }
 
 fn parse(bytes: &[u8]) -> Option<Response> {
