@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coap_lite::{CoapOption, MessageClass, MessageType, Packet, RequestType};
@@ -14,6 +15,9 @@ use crate::echo::Echo;
 
 /// Longer than anything here takes, unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the next client begins to count its requests.
+static BEGUN: AtomicU32 = AtomicU32::new(1000);
 
 /// A serving door.
 pub(crate) struct Door {
@@ -115,7 +119,8 @@ impl Client {
             if door.is_ipv4() { ([127, 0, 0, 1], 0).into() } else { (std::net::Ipv6Addr::LOCALHOST, 0).into() };
         let socket = UdpSocket::bind(local).await.unwrap();
         socket.connect(door).await.unwrap();
-        Self { socket, sent: 1000 }
+        // Far from those of the last that had this port, for which the door may still have an answer.
+        Self { socket, sent: BEGUN.fetch_add(4099, Ordering::Relaxed) }
     }
 
     pub(crate) async fn send_bytes(&self, bytes: &[u8]) {

@@ -26,6 +26,8 @@ pub(super) struct Index {
     /// Of all applications.
     unended: Amount,
     under_way: usize,
+    /// Calls that were ever begun.
+    turns: u64,
 }
 
 /// A call.
@@ -55,6 +57,8 @@ enum State {
 struct Share {
     waiting: BTreeSet<(Instant, CallId)>,
     under_way: usize,
+    /// When a call of it was begun last, by the number of calls begun then.
+    turn: u64,
     /// Waiting and under way, and what is reserved.
     unended: Amount,
     done: Kept,
@@ -111,7 +115,7 @@ impl Amount {
 impl Index {
     pub(super) fn new(limits: AcceptedLimits) -> Self {
         let (calls, shares) = (HashMap::new(), HashMap::new());
-        Self { limits, calls, shares, unended: Amount::default(), under_way: 0 }
+        Self { limits, calls, shares, unended: Amount::default(), under_way: 0, turns: 0 }
     }
 
     /// Takes up what an earlier agent left; what has not ended is waiting.
@@ -177,30 +181,26 @@ impl Index {
         self.put(ticket.call, Known { secret: ticket.secret, application, function, state, attempts: 0, bytes });
     }
 
-    /// Begins the calls that may begin now: of each application in turn its first.
+    /// Begins the calls that may begin now: the first of the application that has not had its turn for longest, again and again.
     pub(super) fn begin(&mut self, now: Instant) -> Vec<CallId> {
-        let Self { limits, calls, shares, under_way, .. } = self;
         let mut begun = Vec::new();
-        loop {
-            let before = begun.len();
-            for share in shares.values_mut() {
-                if *under_way >= limits.under_way_of_all_max {
-                    return begun;
-                }
-                let due = share.waiting.first().copied().filter(|(from, _)| *from <= now);
-                let Some((from, call)) = due.filter(|_| share.under_way < limits.under_way_max) else { continue };
-                share.waiting.remove(&(from, call));
-                share.under_way += 1;
-                *under_way += 1;
-                if let Some(known) = calls.get_mut(&call) {
-                    known.state = State::UnderWay;
-                }
-                begun.push(call);
+        while self.under_way < self.limits.under_way_of_all_max {
+            let under_way_max = self.limits.under_way_max;
+            let may_begin = |share: &&mut Share| {
+                share.under_way < under_way_max && share.waiting.first().is_some_and(|(from, _)| *from <= now)
+            };
+            let Some(share) = self.shares.values_mut().filter(may_begin).min_by_key(|share| share.turn) else { break };
+            let Some((_, call)) = share.waiting.pop_first() else { break };
+            self.turns += 1;
+            share.turn = self.turns;
+            share.under_way += 1;
+            self.under_way += 1;
+            if let Some(known) = self.calls.get_mut(&call) {
+                known.state = State::UnderWay;
             }
-            if begun.len() == before {
-                return begun;
-            }
+            begun.push(call);
         }
+        begun
     }
 
     /// When [`Self::begin`] has something to begin that it does not begin before, unless a call ends: `None`: nothing.
@@ -215,6 +215,10 @@ impl Index {
     /// Attempts of a call that is under way, this one counted; `None` if it was forgotten meanwhile.
     pub(super) fn attempt(&self, call: CallId) -> Option<u32> {
         self.calls.get(&call).map(|known| known.attempts + 1)
+    }
+
+    pub(super) fn is_under_way(&self, call: CallId) -> bool {
+        self.calls.get(&call).is_some_and(|known| known.state == State::UnderWay)
     }
 
     /// Whose a call is.

@@ -181,7 +181,11 @@ pub(super) fn delete(connection: &Connection, calls: &[CallId]) -> rusqlite::Res
     for call in calls {
         statement.execute([number(call.0)])?;
     }
-    connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))
+    // Each step gives one page back.
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+    let mut pages = vacuum.query([])?;
+    while pages.next()?.is_some() {}
+    Ok(())
 }
 
 /// All rows, as the index keeps them.

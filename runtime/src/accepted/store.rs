@@ -54,6 +54,12 @@ pub enum StoreError {
         /// Its format's number.
         version: i64,
     },
+    /// Something else that was to be committed together with it failed in such a way that the database took all of it back.
+    #[error("the database of accepted calls, {}, has taken back what it was about to write", path.display())]
+    TakenBack {
+        /// Its path.
+        path: PathBuf,
+    },
     /// There is no thread for it.
     #[error("no thread could be started for the store of accepted calls")]
     Thread(#[source] Arc<io::Error>),
@@ -111,7 +117,10 @@ impl Store {
             let worked = connection.and_then(|connection| work(connection).map_err(database(&path)));
             Box::new(move |committed| {
                 // Whoever asked may have given up.
-                let _gone = reply.send(committed.and(worked));
+                let _gone = reply.send(match (worked, committed) {
+                    (Ok(_), Err(error)) => Err(error),
+                    (worked, _) => worked,
+                });
             })
         });
         self.jobs().await?.send(job).map_err(|_| StoreError::Closed)?;
@@ -181,21 +190,33 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
 /// The thread: until nobody can send jobs any more, and all are done.
 fn work(connection: &Connection, path: &Path, coming: &mpsc::Receiver<Job>) {
     while let Ok(first) = coming.recv() {
-        let jobs: Vec<Job> = std::iter::once(first).chain(coming.try_iter().take(JOBS_AT_ONCE - 1)).collect();
-        let begun = connection.execute_batch("BEGIN").map_err(database(path));
-        let begun = begun.map(|()| connection);
-        let completions: Vec<Completion> = jobs.into_iter().map(|job| job(begun.clone())).collect();
-        let committed = begun.and_then(|connection| {
-            connection.execute_batch("COMMIT").map_err(|source| {
-                // A commit that failed, for want of room on the disk say, leaves the transaction open.
-                let _rolled_back = connection.execute_batch("ROLLBACK");
-                database(path)(source)
-            })
-        });
+        let jobs = std::iter::once(first).chain(coming.try_iter().take(JOBS_AT_ONCE - 1));
+        let (completions, committed) = commit(connection, path, jobs.collect());
         for completion in completions {
             completion(committed.clone());
         }
     }
+}
+
+/// Does jobs in one transaction.
+fn commit(connection: &Connection, path: &Path, jobs: Vec<Job>) -> (Vec<Completion>, Result<(), StoreError>) {
+    let mut open = connection.execute_batch("BEGIN").map_err(database(path));
+    let mut completions = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        completions.push(job(open.clone().map(|()| connection)));
+        if open.is_ok() && connection.is_autocommit() {
+            // A full disk, say: that ends the transaction with all that is in it, and not just the one statement.
+            open = Err(StoreError::TakenBack { path: path.to_owned() });
+        }
+    }
+    let committed = open.and_then(|()| {
+        connection.execute_batch("COMMIT").map_err(|source| {
+            // It may leave the transaction open.
+            let _rolled_back = connection.execute_batch("ROLLBACK");
+            database(path)(source)
+        })
+    });
+    (completions, committed)
 }
 
 fn database(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {

@@ -113,7 +113,7 @@ fn who_watches_an_accepted_call_is_told_once_that_it_has_ended() {
     outputs.ended("den", ticket(2));
     outputs.ended("porch", ticket(3));
     let told = format!("{:?} ended", watched(1).subject);
-    assert_eq!(taken(&watcher), [told.clone()]);
+    assert_eq!(taken(&watcher), [told.as_str()]);
     // That it is known no more is told as well.
     outputs.ended("porch", ticket(1));
     assert_eq!(taken(&watcher), [told]);
