@@ -348,7 +348,7 @@ fn location(head: &Packet) -> Option<String> {
         values.map(|value| String::from_utf8(value.clone()).ok()).collect::<Option<Vec<_>>>()
     };
     let (path, query) = (parts(CoapOption::LocationPath)?, parts(CoapOption::LocationQuery)?);
-    let query = (!query.is_empty()).then(|| format!("?{}", uri::query(&query))).unwrap_or_default();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", uri::query(&query)) };
     (!path.is_empty() || !query.is_empty()).then(|| format!("/{}{query}", uri::path(&path)))
 }
 

@@ -61,10 +61,7 @@ impl Call<'_> {
 /// A response as the answer that it stands for.
 fn answer(response: Response) -> Answer {
     let (class, detail) = response.code;
-    let outcome = match response.outcome() {
-        Outcome::Done if is_accepted(&response) => Outcome::Accepted,
-        outcome => outcome,
-    };
+    let outcome = if is_accepted(&response) { Outcome::Accepted } else { response.outcome() };
     if matches!(outcome, Outcome::Done | Outcome::Accepted) {
         let Response { payload, content_format, location, .. } = response;
         let properties = AnswerProperties { location, ..AnswerProperties::default() };

@@ -21,15 +21,15 @@ const RESPOND_ASYNC: &str = "respond-async";
 /// The methods that a location takes, as the `Allow` header lists them.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
-/// Whether a request waits for its answer.
+/// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// It waits.
-    ToAnswer,
-    /// It does not, as one would say it to tinyFaaS.
-    ToAccept,
-    /// It prefers not to, which the response has to say was heeded.
-    ToAcceptByPreference,
+    /// The function's answer.
+    Answer,
+    /// That the call is accepted, as one would say it to tinyFaaS.
+    Acceptance,
+    /// The same by preference, which the response has to say was heeded.
+    AcceptanceByPreference,
 }
 
 impl Asked {
@@ -37,22 +37,22 @@ impl Asked {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let prefers = |value: &HeaderValue| value.to_str().is_ok_and(|text| preferences(text).any(is_respond_async));
         if headers.get_all(PREFER).iter().any(prefers) {
-            return Self::ToAcceptByPreference;
+            return Self::AcceptanceByPreference;
         }
         let asked = headers.get(TINYFAAS_ASYNC).is_some_and(|value| !value.is_empty());
-        if asked { Self::ToAccept } else { Self::ToAnswer }
+        if asked { Self::Acceptance } else { Self::Answer }
     }
 
     pub(super) fn mode(self) -> Mode {
         match self {
-            Self::ToAnswer => Mode::Synchronous,
-            Self::ToAccept | Self::ToAcceptByPreference => Mode::Asynchronous,
+            Self::Answer => Mode::Synchronous,
+            Self::Acceptance | Self::AcceptanceByPreference => Mode::Asynchronous,
         }
     }
 
     /// Says in the response to a call with this outcome whether a preference was heeded.
     pub(super) fn mark(self, outcome: Outcome, response: &mut Response<AnswerBody>) {
-        if self == Self::ToAcceptByPreference && outcome == Outcome::Accepted {
+        if self == Self::AcceptanceByPreference && outcome == Outcome::Accepted {
             response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
         }
     }
@@ -102,7 +102,7 @@ pub(super) async fn answer<S: Service>(
         known.ok_or_else(|| Box::new(Answer::refused(Outcome::NotFound, "no such call is known (any more)")))?;
     let place = admit(shared, peer)?;
     let answer = service.accepted_answer(application, ticket).await;
-    Ok(Taken { answer, place, asked: Asked::ToAnswer })
+    Ok(Taken { answer, place, asked: Asked::Answer })
 }
 
 #[cfg(test)]
@@ -129,9 +129,9 @@ mod tests {
             "respond-async=\"\"",
             "respond-async = ",
         ] {
-            assert_eq!(asked(&[("prefer", value)]), Asked::ToAcceptByPreference, "{value}");
+            assert_eq!(asked(&[("prefer", value)]), Asked::AcceptanceByPreference, "{value}");
         }
-        assert_eq!(asked(&[("prefer", "wait=1"), ("prefer", "respond-async")]), Asked::ToAcceptByPreference);
+        assert_eq!(asked(&[("prefer", "wait=1"), ("prefer", "respond-async")]), Asked::AcceptanceByPreference);
     }
 
     #[test]
@@ -146,16 +146,16 @@ mod tests {
             "respond-async=no",
             "respond async",
         ] {
-            assert_eq!(asked(&[("prefer", value)]), Asked::ToAnswer, "{value}");
+            assert_eq!(asked(&[("prefer", value)]), Asked::Answer, "{value}");
         }
     }
 
     #[test]
     fn tinyfaas_callers_say_it_with_any_value() {
-        assert_eq!(asked(&[("x-tinyfaas-async", "true")]), Asked::ToAccept);
-        assert_eq!(asked(&[("x-tinyfaas-async", "0")]), Asked::ToAccept);
-        assert_eq!(asked(&[("x-tinyfaas-async", "")]), Asked::ToAnswer);
+        assert_eq!(asked(&[("x-tinyfaas-async", "true")]), Asked::Acceptance);
+        assert_eq!(asked(&[("x-tinyfaas-async", "0")]), Asked::Acceptance);
+        assert_eq!(asked(&[("x-tinyfaas-async", "")]), Asked::Answer);
         let both = asked(&[("x-tinyfaas-async", "1"), ("prefer", "respond-async")]);
-        assert_eq!(both, Asked::ToAcceptByPreference, "which has to be said");
+        assert_eq!(both, Asked::AcceptanceByPreference, "which has to be said");
     }
 }

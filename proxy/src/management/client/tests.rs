@@ -131,7 +131,7 @@ async fn each_request_about_an_accepted_call_has_its_path_and_method() {
     let client = client_of("accepted", router).await;
     let ticket = Ticket { call: CallId(0xfeed), secret: 7 };
     for application in [None, Some("ä/b")] {
-        assert_eq!(client.accepted_calls(application).await.unwrap(), [status.clone()]);
+        assert_eq!(client.accepted_calls(application).await.unwrap(), std::slice::from_ref(&status));
     }
     let answer = client.accepted_answer("ä/b", ticket).await.unwrap();
     assert_eq!((answer.outcome, answer.diagnostic.as_str()), (Outcome::Failed, "it broke"));
