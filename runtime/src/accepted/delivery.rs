@@ -84,27 +84,37 @@ impl Accepted {
 
     /// Makes a call once, and writes down what became of it.
     async fn make(self: Arc<Self>, bus: Arc<HostBus>, call: CallId) {
-        let read = patiently(|| self.store.run(move |database| record::request(database, call))).await;
-        let Ok(Some(request)) = read else {
-            // It was forgotten, or the agent stops.
-            self.index().forget(call);
-            return;
+        let _begun = Begun { accepted: &self, call };
+        let request = match patiently(|| self.store.run(move |database| record::request(database, call))).await {
+            Ok(Some(request)) => request,
+            Ok(None) => {
+                self.index().forget(call);
+                return;
+            }
+            Err(_) => return,
         };
         let application = request.application.clone();
         let answer = bus.call_by(call, request).await;
         let absent = answer.outcome == Outcome::NotFound && bus.service(&application).is_none();
+        // Forgotten, if its application was removed meanwhile.
         let Some(attempts) = self.index().attempt(call) else { return };
         match self.verdict(&answer, absent, attempts) {
             Verdict::Again(pause, counts) => {
                 let attempts = if counts { attempts } else { attempts - 1 };
-                let last = answer.clone();
-                let told = self.store.run(move |database| record::attempted(database, call, attempts, &last)).await;
-                if let Err(error) = told {
-                    tracing::warn!(%call, error = crate::chain(&error), "an attempt is not written down");
+                // That there was no room is over when it is tried again, and may be so every moment: it is not worth a commit.
+                if answer.outcome != Outcome::Overloaded {
+                    self.attempted(call, attempts, answer).await;
                 }
                 self.index().again(call, attempts, Instant::now() + pause);
             }
             Verdict::Ended => self.ended(&bus, call, attempts, answer).await,
+        }
+    }
+
+    async fn attempted(&self, call: CallId, attempts: u32, answer: Answer) {
+        let written = self.store.run(move |database| record::attempted(database, call, attempts, &answer)).await;
+        if let Err(error) = written {
+            tracing::warn!(%call, error = crate::chain(&error), "an attempt is not written down");
         }
     }
 
@@ -158,6 +168,23 @@ impl Accepted {
             | Outcome::TooLarge
             | Outcome::Failed
             | Outcome::DeadlinePassed => Verdict::Ended,
+        }
+    }
+}
+
+/// A call that was begun. One whose task ends before it knows what became of it, because it panicked say, is made again.
+struct Begun<'a> {
+    accepted: &'a Accepted,
+    call: CallId,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let mut index = self.accepted.index();
+        if index.is_under_way(self.call)
+            && let Some(attempts) = index.attempt(self.call)
+        {
+            index.again(self.call, attempts - 1, Instant::now() + ABSENT_PAUSE);
         }
     }
 }

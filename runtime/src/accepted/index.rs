@@ -217,6 +217,10 @@ impl Index {
         self.calls.get(&call).map(|known| known.attempts + 1)
     }
 
+    pub(super) fn is_under_way(&self, call: CallId) -> bool {
+        self.calls.get(&call).is_some_and(|known| known.state == State::UnderWay)
+    }
+
     /// Whose a call is.
     pub(super) fn owner(&self, call: CallId) -> Option<(Ticket, &str)> {
         self.calls.get(&call).map(|known| (Ticket { call, secret: known.secret }, known.application.as_str()))

@@ -52,15 +52,36 @@ async fn pauses_do_not_grow_beyond_bounds() {
     }
 }
 
-/// As when an application could not be started with the host: its calls are not given up, and stop no others.
-#[tokio::test]
-async fn calls_of_an_application_that_is_not_there_wait_for_it() {
-    let (_directory, accepted, bus) = accepted(AcceptedLimits::default()).await;
+/// Puts a call there whose application is not.
+async fn put(accepted: &Accepted) -> Ticket {
     let ticket = Ticket { call: CallId(7), secret: 8 };
     let request = Request { application: "porch".to_owned(), mode: Mode::Asynchronous, ..Request::default() };
     accepted.index().reserve("porch", 0).unwrap();
     accepted.store.run(move |database| record::insert(database, ticket, &request, 1)).await.unwrap();
     accepted.index().enter(ticket, "porch", None, 0, Instant::now());
+    ticket
+}
+
+#[tokio::test]
+async fn a_call_whose_task_ends_early_waits_again_and_keeps_no_place() {
+    let (_directory, accepted, bus) = accepted(AcceptedLimits::default()).await;
+    let ticket = put(&accepted).await;
+    let call = accepted.index().begin(Instant::now())[0];
+    assert!(accepted.index().is_under_way(call));
+    let mut make = Box::pin(Arc::clone(&accepted).make(bus, call));
+    // Polled once, it waits for its request.
+    assert!(tokio::time::timeout(Duration::ZERO, make.as_mut()).await.is_err());
+    drop(make);
+    assert!(!accepted.index().is_under_way(call));
+    assert_eq!(accepted.index().attempt(call), Some(1));
+    assert!(!accepted.find("porch", ticket).unwrap().ended);
+}
+
+/// As when an application could not be started with the host: its calls are not given up, and stop no others.
+#[tokio::test]
+async fn calls_of_an_application_that_is_not_there_wait_for_it() {
+    let (directory, accepted, bus) = accepted(AcceptedLimits::default()).await;
+    let ticket = put(&accepted).await;
     accepted.deliver(&bus);
     let told = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
@@ -77,7 +98,7 @@ async fn calls_of_an_application_that_is_not_there_wait_for_it() {
     accepted.stop().await;
     // The next agent has it.
     let again =
-        Accepted::open(_directory.path().join("calls.db"), AcceptedLimits::default(), Arc::default()).await.unwrap();
+        Accepted::open(directory.path().join("calls.db"), AcceptedLimits::default(), Arc::default()).await.unwrap();
     assert!(again.find("porch", ticket).is_some());
     again.stop().await;
 }
