@@ -17,6 +17,9 @@ use sandbar_runtime::{
 pub(crate) const FUNCTIONS: [&str; 9] =
     ["echo", "sleep", "big", "fail", "panic", "overloaded", "make", "keep", "private"];
 
+/// A call that was accepted, and its answer when it has ended.
+type AcceptedEcho = (Request, Option<Answer>);
+
 /// The service. Clones share their counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Echo {
@@ -29,8 +32,8 @@ pub(crate) struct Echo {
     /// Whether it has been replaced by one that lets nobody in.
     closed: Arc<AtomicBool>,
     outputs: Arc<Outputs>,
-    /// Calls that were accepted, with their answers when they have ended.
-    accepted: Arc<Mutex<HashMap<Ticket, (Request, Option<Answer>)>>>,
+    /// Calls that were accepted and are not forgotten.
+    accepted: Arc<Mutex<HashMap<Ticket, AcceptedEcho>>>,
     /// Whether a call ends as soon as somebody has been told that it has not.
     ends_when_looked_at: Arc<AtomicBool>,
     /// What `keep` was given last, and how often it was given something.

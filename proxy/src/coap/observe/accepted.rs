@@ -8,9 +8,10 @@
 //! the Content-Format of its first response, and a server that cannot keep to that says 4.06 and ends it: nobody would ever be told an
 //! answer. But a notification is what has an Observe option (section 2). So the answer has none: it is the response to the request,
 //! under its token, sent until it is acknowledged as a late answer is, and the last. That it is the last is true besides: a call that has ended
-//! changes no more, and there is nothing left to observe. libcoap's `coap-client` prints it and ends; aiocoap hands it over as it
-//! does notifications, and then tells that the observation is over. Where a client has asked for a format, it is the answer's that counts: 4.06 is
-//! said at the end, if at all.
+//! changes no more, and there is nothing left to observe. Clients take it so: libcoap's `coap-client` (4.3.1) prints it, with all its
+//! blocks, and has nothing to cancel; aiocoap hands it over as it does notifications, and then tells that the observation is over.
+//!
+//! A format that a client asks for is one of the answer's: 4.06 is said at the end, if at all.
 
 use std::time::Instant;
 
