@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Mutex, oneshot};
 
 use super::record;
@@ -41,6 +41,17 @@ pub enum StoreError {
         /// Its path.
         path: PathBuf,
         /// What it said.
+        source: Arc<rusqlite::Error>,
+    },
+    /// It is something else, or what is in it makes no sense.
+    #[error(
+        "{} is no database of accepted calls, or a damaged one: move the file away to start without its calls",
+        path.display()
+    )]
+    Damaged {
+        /// Its path.
+        path: PathBuf,
+        /// What was said of it.
         source: Arc<rusqlite::Error>,
     },
     /// It was written by a later version.
@@ -220,7 +231,15 @@ fn commit(connection: &Connection, path: &Path, jobs: Vec<Job>) -> (Vec<Completi
 }
 
 fn database(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
-    move |source| StoreError::Database { path: path.to_owned(), source: Arc::new(source) }
+    move |source| {
+        let (path, code) = (path.to_owned(), source.sqlite_error_code());
+        let source = Arc::new(source);
+        if matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) {
+            StoreError::Damaged { path, source }
+        } else {
+            StoreError::Database { path, source }
+        }
+    }
 }
 
 #[cfg(test)]

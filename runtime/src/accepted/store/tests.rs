@@ -110,5 +110,5 @@ async fn a_file_of_a_later_version_and_one_that_is_no_database_are_refused() {
     assert!(matches!(later, StoreError::Later { version: 2, .. }), "{later}");
     std::fs::write(&store.path, "not a database, but a text of some length".repeat(100)).unwrap();
     let other = Store::new(store.path.clone()).run(record::entries).await.unwrap_err();
-    assert!(matches!(other, StoreError::Database { .. }), "{other}");
+    assert!(matches!(other, StoreError::Damaged { .. }), "{other}");
 }
