@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,7 +15,7 @@ use crate::random::Random;
 use crate::stage::{Change, GUEST, LAMP, STANDING, Stage};
 use crate::support::process::{self, Process, Role};
 use crate::support::{PATIENCE, program, until_within};
-use crate::{census, is_soak, turn};
+use crate::{census, is_soak, seed, turn};
 
 const KILLS_SHORT: u64 = 210;
 const KILLS_SOAK: u64 = 3_000;
@@ -76,10 +76,7 @@ const ROUND: [Victim; 20] = [
 fn whatever_is_killed_and_whenever_callers_are_answered_and_nothing_is_left() {
     let _turn = turn();
     let Some(mut stage) = Stage::set() else { return };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-    let seed = std::env::var("SANDBAR_DRILL_SEED").map_or(now.into(), |seed| seed.parse().unwrap());
-    println!("SANDBAR_DRILL_SEED={seed}");
-    let mut drill = Drill { random: Random::new(seed), counts: BTreeMap::new() };
+    let mut drill = Drill { random: Random::new(seed()), counts: BTreeMap::new() };
     stage.assert_tidy();
     stage.assert_all_answer();
     let before = census::taken_at_rest(&stage.host);

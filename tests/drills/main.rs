@@ -3,6 +3,7 @@
 //! | module | what it shows |
 //! |---|---|
 //! | [`kills`] | hundreds of kills at random moments, under load: supervisors, workers, instances, launches, clients, the agent |
+//! | [`accepted`] | kills of the agent while calls come in that nobody waits for: each that was accepted is made |
 //! | [`orders`] | deaths in awkward orders: while the other is stopped, while all is frozen, twice, during a start |
 //! | [`many`] | hundreds of sandboxes side by side, and the host as it was when they are gone |
 //! | [`stage`] | the host that is drilled, its load, a neighbour that must not notice, and what is not ours |
@@ -20,6 +21,7 @@
     reason = "tests fail loudly, and what they print is for people"
 )]
 
+mod accepted;
 mod census;
 mod kills;
 mod load;
@@ -33,6 +35,7 @@ mod stage;
 mod support;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Each drill has the machine to itself.
 fn turn() -> MutexGuard<'static, ()> {
@@ -43,4 +46,12 @@ fn turn() -> MutexGuard<'static, ()> {
 /// Whether the long forms are to be run.
 fn is_soak() -> bool {
     std::env::var_os("SANDBAR_SOAK").is_some()
+}
+
+/// What the moments are drawn from.
+fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
+    let seed = std::env::var("SANDBAR_DRILL_SEED").map_or(now.into(), |seed| seed.parse().unwrap());
+    println!("SANDBAR_DRILL_SEED={seed}");
+    seed
 }

@@ -74,7 +74,8 @@ fn who_does_not_wait_is_told_where_the_answer_will_be() {
     assert_eq!(printed, format!("{} last first y", id_of(by_command)));
     // Whoever has only half of the ticket, or another application's name, has nothing.
     let elsewhere = location.replacen("/chain/", "/den/", 1);
-    for unknown in [&guessed(location), &elsewhere, &location[..location.len() - 16], "/chain/.calls/", "/chain/.calls"] {
+    for unknown in [&guessed(location), &elsewhere, &location[..location.len() - 16], "/chain/.calls/", "/chain/.calls"]
+    {
         assert_eq!(host.told(unknown).status, 404, "{unknown}");
     }
     let refused = host.http("POST", location, None, b"");
@@ -170,7 +171,9 @@ fn a_stream_of_calls_outlives_redeployments() {
     const VERSIONS: usize = 4;
     let Some(host) = Host::start() else { return };
     let deploy = |version: usize| {
-        let code = format!("import time\ndef say(event, context):\n    time.sleep(0.02)\n    return f'{version} {{context.call_id}} {{event.decode()}}'\n");
+        let code = format!(
+            "import time\ndef say(event, context):\n    time.sleep(0.02)\n    return f'{version} {{context.call_id}} {{event.decode()}}'\n"
+        );
         host.deploy_patient("den", &["say"], &code);
     };
     deploy(1);

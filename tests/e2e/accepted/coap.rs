@@ -39,9 +39,7 @@ fn libcoap_has_a_call_accepted_and_observes_its_answer() {
     host.end_the_wait("den");
     let made = format!("{} x", id_of(&path));
     display.shows(&made);
-    until("there is nothing more to observe", || {
-        (display::counted(&host, "observers_answered") == 1).then_some(())
-    });
+    until("there is nothing more to observe", || (display::counted(&host, "observers_answered") == 1).then_some(()));
     // Who asks later has the same, and a request to observe what has ended is answered at once.
     for more in [&["-m", "get"][..], &["-m", "get", "-s", "1"]] {
         let ended = get(&path, more).unwrap();
