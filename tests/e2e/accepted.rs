@@ -8,6 +8,8 @@ mod kept;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::Signal;
+
 use crate::support::accepted::{self, NOTING, RESPOND_ASYNC, id_of};
 use crate::support::coap::Client;
 use crate::support::host::Host;
@@ -230,7 +232,7 @@ fn calls_are_removed_with_their_application() {
     // Neither does another application of that name have them, nor the next agent, which reads the file.
     host.deploy_patient("den", &["hold", "note"], NOTING);
     assert_gone(&host);
-    assert_eq!(host.end(nix::sys::signal::Signal::SIGTERM), Some(0));
+    assert_eq!(host.end(Signal::SIGTERM), Some(0));
     host.serve();
     assert_gone(&host);
     host.assert_made(&others, "y");
@@ -249,7 +251,7 @@ fn an_application_at_rest_is_woken() {
 #[test]
 fn a_flood_is_refused_and_keeps_no_other_out() {
     const FLOOD: usize = 30;
-    let Some(host) = Host::start_with(&["--accepted-max", &FLOOD.to_string()]) else { return };
+    let Some(mut host) = Host::start_with(&["--accepted-max", &FLOOD.to_string()]) else { return };
     host.deploy_patient("flood", &["hold"], NOTING);
     host.deploy_patient("den", &["note"], NOTING);
     let calls: Vec<_> = (0..FLOOD).map(|call| host.accept("/flood", &call.to_string())).collect();
@@ -262,7 +264,7 @@ fn a_flood_is_refused_and_keeps_no_other_out() {
         assert_eq!((over_coap.code().as_str(), over_coap.max_age()), ("5.03", Some(1)), "{over_coap:?}");
         assert_eq!(host.sandbar(&["invoke", "flood", "more", "--async"]).code, Some(8));
     }
-    assert_eq!(host.accepted(&["flood"]).len(), FLOOD, "nothing is stored of those that were refused");
+    assert_eq!(host.accepted(&["flood"]).len(), FLOOD, "none of those that were refused is kept");
     for call in 0..10 {
         let call = call.to_string();
         host.assert_made(&host.accept("/den", &call), &call);
@@ -273,6 +275,10 @@ fn a_flood_is_refused_and_keeps_no_other_out() {
         host.assert_made(location, &call.to_string());
     }
     host.assert_made(&host.accept("/flood", "there is room again"), "there is room again");
+    // The next agent reads what is stored, and there is nothing of those that were refused.
+    assert_eq!(host.end(Signal::SIGTERM), Some(0));
+    host.serve();
+    assert_eq!((host.accepted(&["flood"]).len(), host.accepted(&["--state", "waiting"]).len()), (FLOOD + 1, 0));
     let made = host.times_made("flood");
     assert!(made.len() == FLOOD + 1 && made.values().all(|times| *times == 1), "{made:?}");
 }

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::UNDER_WAY_MAX;
-use crate::support::accepted::{self, ALL_MAX, NOTING, RESPOND_ASYNC};
+use crate::support::accepted::{self, ALL_MAX, NOTING, RESPOND_ASYNC, id_of};
 use crate::support::host::Host;
 use crate::support::{PATIENCE, process, program, skipped, until, until_within};
 
@@ -79,20 +79,23 @@ fn end_in_the_midst(signal: Signal) -> Option<(Option<i32>, BTreeMap<String, usi
     Some((code, host.times_made("den")))
 }
 
-#[test]
-fn an_agent_that_is_killed_loses_no_call_and_repeats_only_those_under_way() {
-    let Some((code, times)) = end_in_the_midst(Signal::SIGKILL) else { return };
-    assert_eq!(code, None);
+fn assert_repeats_only_what_was_under_way(times: &BTreeMap<String, usize>) {
     let again: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
     assert!(again.len() <= UNDER_WAY_MAX && again.iter().all(|(_, times)| **times == 2), "{again:?}");
 }
 
 #[test]
-fn an_agent_that_is_stopped_lets_those_under_way_end_and_leaves_the_others_to_the_next() {
+fn an_agent_that_is_killed_loses_no_call_and_repeats_only_those_under_way() {
+    let Some((code, times)) = end_in_the_midst(Signal::SIGKILL) else { return };
+    assert_eq!(code, None);
+    assert_repeats_only_what_was_under_way(&times);
+}
+
+#[test]
+fn an_agent_that_is_stopped_in_the_midst_leaves_the_rest_to_the_next() {
     let Some((code, times)) = end_in_the_midst(Signal::SIGTERM) else { return };
     assert_eq!(code, Some(0));
-    let again: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(again.len() <= UNDER_WAY_MAX && again.iter().all(|(_, times)| **times == 2), "{again:?}");
+    assert_repeats_only_what_was_under_way(&times);
 }
 
 /// The agent does not start on this state, and says why and what to do.
@@ -171,8 +174,11 @@ fn on_a_full_disk() {
     assert_eq!(host.told(&under_way).status, 202);
     fs::remove_file(&ballast).unwrap();
     host.assert_made(&under_way, "x");
+    assert_eq!(host.times_made("den").get(id_of(&under_way)), Some(&1));
     let accepted = host.accept("/den/note", &payload);
     host.assert_made(&accepted, &payload);
+    assert_eq!(host.end(Signal::SIGTERM), Some(0));
+    host.serve();
     assert_eq!(host.accepted(&[]).len(), 2, "nothing is stored of those that were refused");
     let descendants = process::descendants(host.agent().pid);
     assert_eq!(host.end(Signal::SIGTERM), Some(0), "{}", host.agent_log());
