@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use sandbar_proxy::management::Client;
 
 use crate::bench::BenchArguments;
+use crate::calls::CallsArguments;
 use crate::check::CheckArguments;
 use crate::counts::CountsArguments;
 use crate::demo::DemoArguments;
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Counts(CountsArguments),
     #[command(visible_alias = "call")]
     Invoke(InvokeArguments),
+    Calls(CallsArguments),
     Logs(LogsArguments),
     Bench(BenchArguments),
     Check(CheckArguments),
@@ -60,6 +62,7 @@ impl Command {
             Self::List(arguments) => alone(arguments.run()),
             Self::Counts(arguments) => alone(arguments.run()),
             Self::Invoke(arguments) => alone(arguments.run()),
+            Self::Calls(arguments) => alone(arguments.run()),
             Self::Logs(arguments) => alone(arguments.run()),
             Self::Bench(arguments) => alone(arguments.run()),
             Self::Check(arguments) => arguments.run(),
@@ -166,6 +169,12 @@ mod tests {
             "sandbar invoke a --timeout 5",
             "sandbar invoke a --content-format 65536",
             "sandbar invoke http://h/a",
+            "sandbar invoke a 1 --async --trace",
+            "sandbar calls answer /a/.calls/feed",
+            "sandbar calls replay",
+            "sandbar calls list --state asleep",
+            "sandbar serve --accepted-attempts 0",
+            "sandbar serve --accepted-keep 0s",
             "sandbar invoke coap://h/%",
             "sandbar serve --coap nowhere",
             "sandbar serve --coaps 127.0.0.1",

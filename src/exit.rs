@@ -10,14 +10,15 @@ Exit codes:
    0  done
    1  something else went wrong; standard error says what
    2  the command was not understood
-   3  no such application or function
+   3  no such application, function or accepted call
    4  the call was a bad request
    5  the caller may not make this call
    6  the payload is too large
    7  the function failed, crashed or was killed
    8  overloaded; the same call may succeed later
    9  the call's deadline passed
-  10  no host agent at the socket";
+  10  no host agent at the socket
+  11  the accepted call has not ended yet";
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub(crate) enum Exit {
     Overloaded = 8,
     DeadlinePassed = 9,
     NoHostAgent = 10,
+    NotEnded = 11,
 }
 
 impl From<Exit> for ExitCode {
@@ -84,7 +86,7 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_help() {
-        for code in 0..=Exit::NoHostAgent as u8 {
+        for code in 0..=Exit::NotEnded as u8 {
             let line = format!("\n{code:4}  ");
             assert_eq!(TABLE.matches(&line).count(), 1, "code {code}");
         }

@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     Client(#[from] ClientError),
     #[error("{}", outcome_line(*outcome, diagnostic, *retry_after))]
     Call { outcome: Outcome, diagnostic: String, retry_after: Option<Duration> },
+    #[error("the call has not ended: {location}")]
+    NotEnded { location: String },
     #[error("the application in {} has problems", folder.display())]
     Manifest { folder: PathBuf, source: ManifestError },
     #[error("the archive {} has problems", path.display())]
@@ -84,8 +86,10 @@ impl Failure {
         match self {
             Self::Client(ClientError::NobodyListens { .. }) => Exit::NoHostAgent,
             Self::Client(ClientError::Refused { status, .. }) if status.as_u16() == 404 => Exit::NotFound,
+            Self::Client(ClientError::Refused { status, .. }) if status.as_u16() == 503 => Exit::Overloaded,
             Self::NoSuchIdentity { .. } => Exit::NotFound,
             Self::Call { outcome, .. } => Exit::from(*outcome),
+            Self::NotEnded { .. } => Exit::NotEnded,
             Self::Coap(client::ClientError::Session { source, .. }) if says_who_we_are_not(source) => Exit::NotAllowed,
             Self::Nameless { .. } | Self::Arguments(_) => Exit::Usage,
             Self::NotRoot

@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use sandbar_proxy::management::AnswerHead;
 use sandbar_runtime::manifest::quantity;
-use sandbar_runtime::{Answer, Hop, Origin, Outcome, Request};
-use serde::Serialize;
+use sandbar_runtime::{Hop, Mode, Origin, Outcome, Request};
 
+use crate::answer;
 use crate::arguments::{HostSocket, Target};
-use crate::exit::{self, Exit};
+use crate::exit;
 use crate::failure::Failure;
 use crate::identity::IdentityArguments;
 use crate::output;
@@ -32,6 +31,7 @@ Examples:
   sandbar invoke thermostat '[{\"n\":\"temp\",\"u\":\"Cel\",\"v\":21.5}]' --content-format 110
   sandbar invoke thermostat/average --file readings.json --trace
   sandbar invoke gallery <photo.jpg >thumbnail.jpg
+  sandbar invoke thermostat 21.5 --async          # prints where its answer will be
   sandbar invoke coap://192.0.2.7/thermostat --file readings.json --content-format 110
   sandbar invoke coaps://192.0.2.7/gallery <photo.jpg >thumbnail.jpg --psk-file camera.toml";
 
@@ -40,6 +40,9 @@ Examples:
 /// The payload is DATA, else a file's content, else standard input. The answer's bytes go to standard output as they
 /// are (with a line end after them on a terminal); a call that ends in any other way prints its outcome to standard
 /// error.
+///
+/// With --async it is not waited for: once the call is stored, its location goes to standard output, and `sandbar calls answer` prints its
+/// answer when it has been made.
 ///
 /// With an address the call is made over CoAP, to any host, as a device makes it: over coaps:// by an identity of a key file.
 #[derive(Debug, Args)]
@@ -64,12 +67,15 @@ pub(crate) struct InvokeArguments {
     pub(crate) content_format: Option<u16>,
     /// How long to wait, such as 500ms or 2s; the time-outs of the chain apply where they are shorter
     ///
-    /// Over CoAP, 60s unless given.
+    /// Over CoAP, 60s unless given. With --async on this host, how long an attempt to make the call may take.
     #[arg(long, value_name = "TIME", value_parser = quantity::time)]
     pub(crate) timeout: Option<Duration>,
     /// Print the call's path to standard error: the process of each hop, and its times; not over CoAP
     #[arg(long)]
     trace: bool,
+    /// Do not wait for the answer: have the call accepted, to be made as soon as may be, and print its location
+    #[arg(long = "async", conflicts_with = "trace")]
+    asynchronous: bool,
     /// Print the whole answer as a JSON object, with the payload in it
     ///
     /// "payload" holds it as text if it is UTF-8, else "payload_hex" does.
@@ -110,7 +116,13 @@ impl InvokeArguments {
                 return Err(Failure::Arguments("--trace is for applications of this host".to_owned()));
             }
             InvokeTarget::Coap(url) => {
-                coap::call(&url, &self.identity, &payload, self.content_format, self.timeout).await?
+                let call = coap::Call {
+                    payload: &payload,
+                    content_format: self.content_format,
+                    timeout: self.timeout,
+                    asynchronous: self.asynchronous,
+                };
+                call.make(&url, &self.identity).await?
             }
             InvokeTarget::Application(target) => {
                 self.identity.for_target(false)?;
@@ -121,28 +133,24 @@ impl InvokeArguments {
                     content_format: self.content_format,
                     timeout: self.timeout,
                     trace: self.trace,
+                    mode: if self.asynchronous { Mode::Asynchronous } else { Mode::Synchronous },
                     origin: Origin::Known,
                     ..Request::default()
                 };
                 self.host.client().call(request).await?
             }
         };
-        if self.json {
-            output::json(&WholeAnswer::of(&answer))?;
-        } else if answer.outcome == Outcome::Done {
-            output::write(&answer.payload)?;
-            if io::stdout().is_terminal() && !answer.payload.ends_with(b"\n") {
-                output::line("")?;
-            }
+        answer::print(&answer, self.json)?;
+        if self.asynchronous && answer.outcome == Outcome::Done {
+            output::note(
+                "sandbar: the server did not accept the call to make it later: it was made, and this is its answer",
+            );
         }
         // An instance that dies hands nothing over, and so has no part in the path.
         if self.trace && !answer.hops.is_empty() {
             output::note(path(&answer.hops).trim_end());
         }
-        if Exit::from(answer.outcome) == Exit::Done {
-            return Ok(());
-        }
-        Err(Failure::Call { outcome: answer.outcome, diagnostic: answer.diagnostic, retry_after: answer.retry_after })
+        answer::judge(answer)
     }
 }
 
@@ -171,28 +179,6 @@ fn read_to_end(input: impl Read) -> io::Result<Bytes> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(bytes.into())
-}
-
-/// An answer as one JSON object.
-#[derive(Serialize)]
-struct WholeAnswer<'a> {
-    #[serde(flatten)]
-    head: AnswerHead,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload_hex: Option<String>,
-}
-
-impl<'a> WholeAnswer<'a> {
-    fn of(answer: &'a Answer) -> Self {
-        let text = std::str::from_utf8(&answer.payload).ok();
-        Self {
-            head: AnswerHead::of(answer),
-            payload: text,
-            payload_hex: text.is_none().then(|| format!("{:x}", answer.payload)),
-        }
-    }
 }
 
 /// The path of a call as a table. All times are microseconds:
@@ -248,19 +234,6 @@ total 510.0 µs
         assert_eq!(micros(u64::MAX), "18446744073709551.6");
         let hop = Hop { function: "f".into(), pid: 1, sent_ns: 9, taken_ns: 5, done_ns: 1 };
         assert!(path(&[hop]).contains("0.0"));
-    }
-
-    #[test]
-    fn a_payload_that_is_no_text_is_given_in_hexadecimal() {
-        let mut answer = Answer::refused(Outcome::Done, "");
-        answer.payload = Bytes::from_static(b"\xff\x00");
-        let json = serde_json::to_value(WholeAnswer::of(&answer)).unwrap();
-        assert_eq!(json["payload_hex"], "ff00");
-        assert_eq!(json["outcome"], "done");
-        assert!(json.get("payload").is_none());
-        answer.payload = Bytes::from_static("µ".as_bytes());
-        let json = serde_json::to_value(WholeAnswer::of(&answer)).unwrap();
-        assert_eq!(json["payload"], "µ");
     }
 
     #[test]

@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod arguments;
 mod bench;
+mod calls;
 mod check;
 mod counts;
 mod demo;

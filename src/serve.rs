@@ -8,6 +8,7 @@
 //! The socket comes first because it tells whether another agent is at work here: the agent's start clears away what a
 //! dead one left. A second signal, at any time, ends the process at once.
 
+mod accepted;
 mod coap;
 mod coaps;
 
@@ -22,11 +23,12 @@ use nix::unistd::Uid;
 use sandbar_proxy::management::ManagementSocket;
 use sandbar_runtime::manifest::access::{self, IpNet};
 use sandbar_runtime::manifest::{RestAfter, quantity};
-use sandbar_runtime::{AcceptedLimits, Ceiling, HostAgent, HostConfig, HostRest, Renewal};
+use sandbar_runtime::{Ceiling, HostAgent, HostConfig, HostRest, Renewal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use self::accepted::AcceptedArguments;
 use self::coap::CoapArguments;
 use self::coaps::CoapsArguments;
 use crate::arguments::HostSocket;
@@ -155,6 +157,8 @@ pub(crate) struct ServeArguments {
     #[arg(long)]
     trace: bool,
     #[command(flatten)]
+    accepted: AcceptedArguments,
+    #[command(flatten)]
     pub(crate) coap_limits: CoapArguments,
     #[command(flatten)]
     pub(crate) coaps_limits: CoapsArguments,
@@ -235,7 +239,7 @@ impl ServeArguments {
                 host_network: self.allow_host_network,
             },
             delay_max: self.delay_max.0,
-            accepted: AcceptedLimits::default(),
+            accepted: self.accepted.config(self.payload_max),
             rest: HostRest { ready: self.rest_ready, workers: self.rest_workers, sandbox: self.rest_sandbox },
             renewal: Renewal { calls: self.renew_calls, seconds: self.renew_time.as_secs() },
             python: self.python.clone(),

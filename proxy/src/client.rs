@@ -41,6 +41,7 @@ use self::exchange::Exchanges;
 pub use self::prepared::PreparedRequest;
 pub use self::session::{Credentials, SessionError};
 use crate::outcome::outcome_of;
+use crate::uri;
 
 /// Bytes of a response in blocks; a server that sends on and on is cut off.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
@@ -150,6 +151,8 @@ pub struct Response {
     pub max_age: Option<Duration>,
     /// With 4.13, the longest payload that is taken, in bytes, if the server says it.
     pub size1: Option<usize>,
+    /// With 2.01, where what was made is to be found, if the server says it: a path and perhaps a query, percent-encoded as in a URI.
+    pub location: Option<String>,
 }
 
 impl Response {
@@ -167,6 +170,7 @@ impl Response {
             content_format: number(CoapOption::ContentFormat).and_then(|format| u16::try_from(format).ok()),
             max_age: number(CoapOption::MaxAge).map(|seconds| Duration::from_secs(seconds.into())),
             size1: number(CoapOption::Size1).map(|bytes| bytes as usize),
+            location: location(head),
         }
     }
 }
@@ -337,7 +341,43 @@ impl Client {
     }
 }
 
+/// What Location-Path and Location-Query say (RFC 7252, section 5.10.7); nothing where they are no text.
+fn location(head: &Packet) -> Option<String> {
+    let parts = |option| {
+        let values = head.get_option(option).into_iter().flatten();
+        values.map(|value| String::from_utf8(value.clone()).ok()).collect::<Option<Vec<_>>>()
+    };
+    let (path, query) = (parts(CoapOption::LocationPath)?, parts(CoapOption::LocationQuery)?);
+    let query = if query.is_empty() { String::new() } else { format!("?{}", uri::query(&query)) };
+    (!path.is_empty() || !query.is_empty()).then(|| format!("/{}{query}", uri::path(&path)))
+}
+
 fn code(packet: &Packet) -> (u8, u8) {
     let code = u8::from(packet.header.code);
     (code >> 5, code & 0x1F)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn located(path: &[&[u8]], query: &[&[u8]]) -> Option<String> {
+        let mut head = Packet::new();
+        for value in path {
+            head.add_option(CoapOption::LocationPath, value.to_vec());
+        }
+        for value in query {
+            head.add_option(CoapOption::LocationQuery, value.to_vec());
+        }
+        Response::new(&head, Vec::new()).location
+    }
+
+    #[test]
+    fn a_location_is_a_path_and_perhaps_a_query() {
+        assert_eq!(located(&[b"porch", b".calls", b"0a"], &[]).as_deref(), Some("/porch/.calls/0a"));
+        assert_eq!(located(&[b"a/b", "ä".as_bytes()], &[b"x=1&2", b"y"]).as_deref(), Some("/a%2Fb/%C3%A4?x=1%262&y"));
+        assert_eq!(located(&[], &[b"x"]).as_deref(), Some("/?x"));
+        assert_eq!(located(&[], &[]), None);
+        assert_eq!(located(&[b"\xff"], &[]), None);
+    }
 }

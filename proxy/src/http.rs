@@ -8,10 +8,11 @@
 //!
 //! The same paths and outcomes as the [CoAP door](crate::coap): `GET`, `POST` and `PUT` of `/APPLICATION` and
 //! `/APPLICATION/FUNCTION`; the body is the payload. The header `Sandbar-Outcome` names the outcome, `Sandbar-Call`
-//! the call.
+//! the call. A call can be accepted instead of answered: `accepted` says how, and what its location answers.
 //!
 //! What can be refused is refused before the body is read. A client that goes away gives its call up.
 
+mod accepted;
 mod admission;
 mod body;
 mod call;

@@ -10,6 +10,11 @@
 //! | `/v1/applications/NAME` | DELETE | removes | 204 |
 //! | `/v1/applications/NAME/rest` | POST | puts it to rest now; 409 if it serves calls for five seconds on | 204 |
 //! | `/v1/applications/NAME/calls?function=F&trace=true&timeout_ms=N&content_format=N` | POST payload | calls, waits for the answer | 200, a line of JSON ([`AnswerHead`]), then the answer's payload |
+//! | the same with `asynchronous=true` | POST payload | has the call accepted, to be made later | 200, the same, with the location in its head |
+//! | `/v1/calls?application=NAME` | GET | lists accepted calls, of one application or all | 200, a list of [`AcceptedStatus`](sandbar_runtime::AcceptedStatus) |
+//! | `/v1/applications/NAME/calls/TICKET` | GET | tells the answer to an accepted call, outcome "accepted" while it has not ended | 200, as of a call |
+//! | `/v1/applications/NAME/calls/TICKET` | DELETE | forgets it, or takes it back before it is made; 409 if it is under way | 204 |
+//! | `/v1/applications/NAME/calls/TICKET/replay` | POST | has one made again that was given up; 409 if it was not, 503 if there is no room | 204 |
 //! | `/v1/applications/NAME/logs?function=F&follow=true` | GET | reads the log | 200, one [`LogRecord`] a line, as they come |
 //!
 //! A call that ended badly is still a request that was served: its outcome stands in the [`AnswerHead`], not in

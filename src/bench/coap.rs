@@ -189,7 +189,16 @@ mod tests {
 
     #[test]
     fn codes_say_how_it_ended() {
-        let of = |code| answered(&Response { code, payload: vec![], content_format: None, max_age: None, size1: None });
+        let of = |code| {
+            answered(&Response {
+                code,
+                payload: vec![],
+                content_format: None,
+                max_age: None,
+                size1: None,
+                location: None,
+            })
+        };
         assert_eq!((of((2, 5)), of((5, 3))), (End::Done, End::Refused));
         assert_eq!(of((4, 4)), End::Error("code 4.04".to_owned()));
     }

@@ -182,7 +182,8 @@ fn leisure(text: &str) -> Result<Duration, String> {
     if time > LEISURE_MAX { Err("nobody waits for more than 10min".to_owned()) } else { Ok(time) }
 }
 
-fn memory(text: &str) -> Result<usize, String> {
+/// A size that this machine can address.
+pub(super) fn memory(text: &str) -> Result<usize, String> {
     let bytes = quantity::size(text)?;
     usize::try_from(bytes).map_err(|_| "more than this machine can address".to_owned())
 }

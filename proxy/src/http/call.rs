@@ -9,9 +9,10 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use sandbar_runtime::{Answer, AnswerProperties, CallId, Method, Mode, Origin, Outcome, RequestProperties};
+use sandbar_runtime::{ACCEPTED_CALLS, Answer, AnswerProperties, CallId, Method, Origin, Outcome, RequestProperties};
 
 use super::Shared;
+use super::accepted::{self, Asked};
 use super::admission::{NoRoom, Place};
 use super::body::{self, AnswerBody, BodyError};
 use super::config::HttpConfig;
@@ -32,13 +33,18 @@ pub(super) async fn serve<S: Service>(
     peer: IpAddr,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
-    match call(shared, peer, request).await {
-        Ok((answer, place)) => respond(answer, Some(place), &shared.config),
+    match take(shared, peer, request).await {
+        Ok(Taken { answer, place, asked }) => {
+            let outcome = answer.outcome;
+            let mut response = respond(answer, Some(place), &shared.config);
+            asked.mark(outcome, &mut response);
+            response
+        }
         Err(Refusal::Answer(answer)) => respond(*answer, None, &shared.config),
-        Err(Refusal::Method) => {
+        Err(Refusal::Method(allowed)) => {
             let text = "this method does nothing here";
             let mut response = line(StatusCode::METHOD_NOT_ALLOWED, text, &shared.config);
-            response.headers_mut().insert(header::ALLOW, METHODS);
+            response.headers_mut().insert(header::ALLOW, allowed);
             response
         }
         Err(Refusal::TooSlow) => {
@@ -49,14 +55,22 @@ pub(super) async fn serve<S: Service>(
     }
 }
 
+/// A request that was taken, and its answer.
+pub(super) struct Taken {
+    pub(super) answer: Answer,
+    pub(super) place: Place,
+    /// What it asked for, if it was a call.
+    pub(super) asked: Asked,
+}
+
 /// Why a request is answered before anything runs.
-enum Refusal {
+pub(super) enum Refusal {
     /// As this answer says.
     Answer(Box<Answer>),
     /// As this answer says, and the rest of the body is not read.
     Body(Box<Answer>),
-    /// Only some methods call functions.
-    Method,
+    /// Only these methods do something there.
+    Method(HeaderValue),
     /// The body did not arrive in time.
     TooSlow,
 }
@@ -67,16 +81,26 @@ impl From<Box<Answer>> for Refusal {
     }
 }
 
+async fn take<S: Service>(shared: &Shared<S>, peer: IpAddr, request: Request<Incoming>) -> Result<Taken, Refusal> {
+    let target = target(request.uri().path())?;
+    match target.ticket() {
+        Some(ticket) => accepted::answer(shared, peer, request.method(), &target.application, ticket).await,
+        None => call(shared, peer, target, request).await,
+    }
+}
+
 async fn call<S: Service>(
     shared: &Shared<S>,
     peer: IpAddr,
+    target: Target,
     request: Request<Incoming>,
-) -> Result<(Answer, Place), Refusal> {
-    let Target { application, function, rest } = target(request.uri().path())?;
-    let method = method(request.method()).ok_or(Refusal::Method)?;
+) -> Result<Taken, Refusal> {
+    let Target { application, function, rest } = target;
+    let method = method(request.method()).ok_or(Refusal::Method(METHODS))?;
     let origin = Origin::Http(peer);
     shared.service.find(origin, &application, function.as_deref())?;
-    let mut place = shared.admission.admit(peer).map_err(|no_room| overloaded(no_room, &shared.config))?;
+    let mut place = admit(shared, peer)?;
+    let asked = Asked::of(request.headers());
     let content_format = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -102,12 +126,17 @@ async fn call<S: Service>(
             properties,
             timeout: None,
             trace: false,
-            mode: Mode::Synchronous,
+            mode: asked.mode(),
             origin,
         })
         .await;
     place.release_body();
-    Ok((answer, place))
+    Ok(Taken { answer, place, asked })
+}
+
+/// Takes a place for what a client asks for.
+pub(super) fn admit<S>(shared: &Shared<S>, peer: IpAddr) -> Result<Place, Refusal> {
+    shared.admission.admit(peer).map_err(|no_room| overloaded(no_room, &shared.config).into())
 }
 
 /// What a path leads to.
@@ -117,6 +146,13 @@ struct Target {
     function: Option<String>,
     /// What follows the function, percent-encoded as it came.
     rest: String,
+}
+
+impl Target {
+    /// What is in the place of the ticket, if this leads to an accepted call.
+    fn ticket(&self) -> Option<&str> {
+        (self.function.as_deref() == Some(ACCEPTED_CALLS)).then_some(self.rest.as_str())
+    }
 }
 
 /// `/APPLICATION`, `/APPLICATION/FUNCTION` or `/APPLICATION/FUNCTION/…`.
@@ -171,18 +207,9 @@ fn respond(answer: Answer, place: Option<Place>, config: &HttpConfig) -> Respons
             let status = answer.properties.code.map_or(row.http, status_of);
             // What has not changed is not sent again.
             let payload = if status == StatusCode::NOT_MODIFIED { Bytes::new() } else { answer.payload };
-            let mut response = Response::new(AnswerBody::new(payload, place));
-            *response.status_mut() = status;
-            describe(response.headers_mut(), &answer.properties);
-            let media_type = answer.content_format.and_then(content_format::media_type);
-            set_type(response.headers_mut(), media_type);
-            response
+            represent(status, payload, answer.content_format, &answer.properties, place)
         }
-        Outcome::Accepted => {
-            let mut response = Response::new(AnswerBody::new(Bytes::new(), place));
-            *response.status_mut() = row.http;
-            response
-        }
+        Outcome::Accepted => represent(row.http, answer.payload, answer.content_format, &answer.properties, place),
         Outcome::BadRequest
         | Outcome::NotAllowed
         | Outcome::NotFound
@@ -196,11 +223,37 @@ fn respond(answer: Answer, place: Option<Place>, config: &HttpConfig) -> Respons
     if let Some(value) = answer.call.and_then(call_header) {
         headers.insert(CALL, value);
     }
-    if answer.outcome == Outcome::Overloaded {
-        let wait = answer.retry_after.unwrap_or(config.retry_after);
+    let wait = match answer.outcome {
+        Outcome::Overloaded => Some(answer.retry_after.unwrap_or(config.retry_after)),
+        // It is said of a call that is asked after, and not of one that has just been accepted.
+        Outcome::Accepted => answer.retry_after,
+        Outcome::Done
+        | Outcome::BadRequest
+        | Outcome::NotAllowed
+        | Outcome::NotFound
+        | Outcome::TooLarge
+        | Outcome::Failed
+        | Outcome::DeadlinePassed => None,
+    };
+    if let Some(wait) = wait {
         let whole_s = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
         headers.insert(header::RETRY_AFTER, whole_s.max(1).into());
     }
+    response
+}
+
+/// A response that has what is said beside it in its headers.
+fn represent(
+    status: StatusCode,
+    payload: Bytes,
+    format: Option<u16>,
+    said: &AnswerProperties,
+    place: Option<Place>,
+) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::new(payload, place));
+    *response.status_mut() = status;
+    describe(response.headers_mut(), said);
+    set_type(response.headers_mut(), format.and_then(content_format::media_type));
     response
 }
 

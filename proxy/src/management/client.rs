@@ -11,7 +11,7 @@ use hyper::client::conn::http1;
 use hyper::{Method, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use sandbar_runtime::{Answer, ApplicationStatus, Deployed, Request};
+use sandbar_runtime::{AcceptedStatus, Answer, ApplicationStatus, Deployed, Mode, Request, Ticket};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
@@ -152,7 +152,8 @@ impl Client {
         self.send(Method::POST, &path, Bytes::new()).await.map(drop)
     }
 
-    /// Makes a call and waits for its answer, which comes by the call's deadline.
+    /// Makes a call and waits for its answer, which comes by the call's deadline; or has it accepted, if its mode is asynchronous: the
+    /// answer then has the location among its properties.
     ///
     /// # Errors
     /// Only if there is no answer: a call that ends badly is an answer.
@@ -162,9 +163,44 @@ impl Client {
         query.add("timeout_ms", request.timeout.map(millis));
         query.add("content_format", request.content_format);
         query.add("trace", request.trace.then_some(true));
-        let response = self.send(Method::POST, &query.path, request.payload).await?;
-        let status = response.status();
-        decode_answer(collected(response).await?).ok_or(ClientError::Unreadable { status })
+        query.add("asynchronous", (request.mode == Mode::Asynchronous).then_some(true));
+        answer_in(self.send(Method::POST, &query.path, request.payload).await?).await
+    }
+
+    /// Accepted calls that are known, the oldest first: of an application, or all.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn accepted_calls(&self, application: Option<&str>) -> Result<Vec<AcceptedStatus>, ClientError> {
+        let mut query = Query::new("/v1/calls".to_owned());
+        query.add("application", application);
+        self.json(Method::GET, &query.path, Bytes::new()).await
+    }
+
+    /// The answer to an accepted call, with outcome [`Accepted`](sandbar_runtime::Outcome::Accepted) while the call has not ended.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with status 404 if no such call is known (any more).
+    pub async fn accepted_answer(&self, application: &str, ticket: Ticket) -> Result<Answer, ClientError> {
+        answer_in(self.send(Method::GET, &accepted(application, ticket), Bytes::new()).await?).await
+    }
+
+    /// Has a call made again that was given up.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with status 404 if no such call is known, 409 if it was not given up, and 503 if there are too many to be
+    /// made.
+    pub async fn replay(&self, application: &str, ticket: Ticket) -> Result<(), ClientError> {
+        let path = format!("{}/replay", accepted(application, ticket));
+        self.send(Method::POST, &path, Bytes::new()).await.map(drop)
+    }
+
+    /// Forgets a call that has ended, or takes one back that has not begun.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with status 404 if no such call is known, and 409 if it is under way.
+    pub async fn forget(&self, application: &str, ticket: Ticket) -> Result<(), ClientError> {
+        self.send(Method::DELETE, &accepted(application, ticket), Bytes::new()).await.map(drop)
     }
 
     /// Reads an application's log: what is stored and, with `follow`, what comes until the application is removed.
@@ -231,6 +267,16 @@ async fn refusal(response: Response<Incoming>) -> ClientError {
         Ok(problem) => ClientError::Refused { status, what: problem.error, source: RemoteCause::chain(problem.causes) },
         Err(_) => ClientError::Unreadable { status },
     }
+}
+
+async fn answer_in(response: Response<Incoming>) -> Result<Answer, ClientError> {
+    let status = response.status();
+    decode_answer(collected(response).await?).ok_or(ClientError::Unreadable { status })
+}
+
+/// Where the service has an accepted call.
+fn accepted(application: &str, ticket: Ticket) -> String {
+    format!("/v1/applications/{}/calls/{ticket}", encoded(application))
 }
 
 fn encoded(name: &str) -> impl fmt::Display {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use sandbar_runtime::{Answer, CallId, Hop, LogLine, Outcome};
+use sandbar_runtime::{Answer, AnswerProperties, CallId, Code, Hop, LogLine, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// What `/v1/host` answers.
@@ -88,6 +88,17 @@ pub(super) struct CallQuery {
     pub(super) timeout_ms: Option<u64>,
     /// The payload's format (CoAP Content-Formats registry).
     pub(super) content_format: Option<u16>,
+    /// Whether the answer is wanted only once the call is accepted, and not once it was made.
+    #[serde(default)]
+    pub(super) asynchronous: bool,
+}
+
+/// The query of a list of accepted calls.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AcceptedQuery {
+    /// Only those of this application.
+    pub(super) application: Option<String>,
 }
 
 /// The query of a log.
@@ -145,6 +156,18 @@ pub struct AnswerHead {
     /// The payload's format (CoAP Content-Formats registry), if the function said one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_format: Option<u16>,
+    /// The answer's code in CoAP, such as "2.01", if the function said one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// For how many seconds the answer may be given to others, if the function said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_s: Option<u32>,
+    /// What names this state of what was asked for, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// With outcome "accepted": where the call's answer is to be found. Else where what was made is, if the function said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
     /// Why the outcome is not "done"; empty if it is.
     pub diagnostic: String,
     /// With outcome "overloaded": milliseconds until the same call may succeed.
@@ -165,6 +188,10 @@ impl AnswerHead {
             call: answer.call.map(|id| id.to_string()),
             outcome: answer.outcome,
             content_format: answer.content_format,
+            code: answer.properties.code.map(|code| code.to_string()),
+            max_age_s: answer.properties.max_age_s,
+            etag: answer.properties.etag.as_ref().map(|etag| format!("{:x}", Bytes::copy_from_slice(etag))),
+            location: answer.properties.location.clone(),
             diagnostic: answer.diagnostic.clone(),
             retry_after_ms: answer.retry_after.map(millis),
             payload_bytes_max: answer.payload_bytes_max,
@@ -172,10 +199,18 @@ impl AnswerHead {
         }
     }
 
-    /// The answer this is the head of; `None` if the call id is no call id.
+    /// The answer this is the head of; `None` if the call id, the code or the `ETag` is none.
     fn with_payload(self, payload: Bytes) -> Option<Answer> {
         let call = match self.call {
             Some(digits) => Some(CallId(u64::from_str_radix(&digits, 16).ok()?)),
+            None => None,
+        };
+        let code = match self.code {
+            Some(text) => Some(Code::from_text(&text)?),
+            None => None,
+        };
+        let etag = match self.etag {
+            Some(digits) => Some(from_hexadecimal(&digits)?),
             None => None,
         };
         Some(Answer {
@@ -183,13 +218,25 @@ impl AnswerHead {
             outcome: self.outcome,
             payload,
             content_format: self.content_format,
+            properties: AnswerProperties { code, max_age_s: self.max_age_s, etag, location: self.location },
             diagnostic: self.diagnostic,
             retry_after: self.retry_after_ms.map(Duration::from_millis),
             payload_bytes_max: self.payload_bytes_max,
             hops: self.hops,
-            ..Answer::refused(self.outcome, "")
         })
     }
+}
+
+/// Bytes that were written as two digits each; `None` if these are not.
+fn from_hexadecimal(digits: &str) -> Option<Vec<u8>> {
+    let pair = |pair: &[u8]| {
+        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        match *pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        }
+    };
+    digits.as_bytes().chunks(2).map(pair).collect()
 }
 
 /// A duration in whole milliseconds, as many as fit.
@@ -226,11 +273,16 @@ mod tests {
             outcome: Outcome::Failed,
             payload: Bytes::from_static(b"a\nb\0\xff"),
             content_format: Some(110),
+            properties: AnswerProperties {
+                code: Code::new(2, 1),
+                max_age_s: Some(0),
+                etag: Some(vec![0, 0xAB, 0xFF]),
+                location: Some("/porch/.calls/ä".into()),
+            },
             diagnostic: "two\nlines, \u{1b}[31m and µ".into(),
             retry_after: Some(Duration::from_millis(1500)),
             payload_bytes_max: Some(9),
             hops: vec![Hop { function: "average".into(), pid: 7, sent_ns: 1, taken_ns: 2, done_ns: u64::MAX }],
-            ..Answer::refused(Outcome::Failed, "")
         }
     }
 
@@ -242,6 +294,7 @@ mod tests {
         assert_eq!(AnswerHead::of(&got), AnswerHead::of(&sent));
         assert_eq!(got.payload, sent.payload);
         assert_eq!(got.call, sent.call);
+        assert_eq!(got.properties, sent.properties);
     }
 
     #[test]
@@ -259,8 +312,10 @@ mod tests {
         {
             assert!(decode_answer(Bytes::copy_from_slice(body)).is_none(), "{body:?}");
         }
-        let wrong_id = b"{\"call\":\"x\",\"outcome\":\"done\",\"diagnostic\":\"\",\"hops\":[]}\n";
-        assert!(decode_answer(Bytes::from_static(wrong_id)).is_none());
+        for wrong in [r#""call":"x""#, r#""code":"2.99""#, r#""etag":"abc""#, r#""etag":"0x""#] {
+            let head = format!("{{{wrong},\"outcome\":\"done\",\"diagnostic\":\"\",\"hops\":[]}}\n");
+            assert!(decode_answer(head.into()).is_none(), "{wrong}");
+        }
     }
 
     #[test]

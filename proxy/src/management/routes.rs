@@ -1,5 +1,7 @@
 //! The service's half: requests in, what the host agent did out.
 
+mod accepted;
+
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -13,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use sandbar_runtime::{
-    Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Origin, Outcome, RemoveError, Request,
+    Answer, ApplicationStatus, Deployed, HostAgent, LogStream, LogsError, Mode, Origin, Outcome, RemoveError, Request,
     RestError,
 };
 use tokio::sync::watch;
@@ -41,6 +43,9 @@ pub(super) fn router(management: Management) -> Router {
         .route("/v1/applications/{name}", delete(remove))
         .route("/v1/applications/{name}/rest", post(rest))
         .route("/v1/applications/{name}/logs", get(logs))
+        .route("/v1/calls", get(accepted::list))
+        .route("/v1/applications/{name}/calls/{ticket}", get(accepted::answer).delete(accepted::forget))
+        .route("/v1/applications/{name}/calls/{ticket}/replay", post(accepted::replay))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .route("/v1/applications/{name}/calls", post(call))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such path"))
@@ -156,6 +161,7 @@ async fn call(
                 content_format: query.content_format,
                 timeout: query.timeout_ms.map(Duration::from_millis),
                 trace: query.trace,
+                mode: if query.asynchronous { Mode::Asynchronous } else { Mode::Synchronous },
                 origin: Origin::Known,
                 ..Request::default()
             };
@@ -163,7 +169,11 @@ async fn call(
         }
         None => too_large(payload_bytes_max),
     };
-    let body = encode_answer(&answer).map_err(|error| Problem::of(StatusCode::INTERNAL_SERVER_ERROR, &error))?;
+    told(&answer)
+}
+
+fn told(answer: &Answer) -> Result<Response, Problem> {
+    let body = encode_answer(answer).map_err(|error| Problem::of(StatusCode::INTERNAL_SERVER_ERROR, &error))?;
     Ok(([(header::CONTENT_TYPE, "application/vnd.sandbar.answer")], body).into_response())
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use sandbar_proxy::Service;
 use sandbar_proxy::http::{HttpConfig, HttpDoor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,7 +26,12 @@ pub(crate) struct Door {
 impl Door {
     pub(crate) fn open(config: HttpConfig) -> Self {
         let echo = Echo::default();
-        let door = HttpDoor::bind(([127, 0, 0, 1], 0).into(), echo.clone(), config).unwrap();
+        Self::open_to(echo.clone(), echo, config)
+    }
+
+    /// A door to a service that has calls made by `echo`.
+    pub(crate) fn open_to(service: impl Service, echo: Echo, config: HttpConfig) -> Self {
+        let door = HttpDoor::bind(([127, 0, 0, 1], 0).into(), service, config).unwrap();
         let address = door.local_addr();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(door.serve(async {
@@ -41,7 +47,7 @@ impl Door {
 
     pub(crate) async fn connect(&self) -> Connection {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        Connection { stream, read: Vec::new() }
+        Connection { stream, read: Vec::new(), heads_only: false }
     }
 
     /// One request on a connection of its own.
@@ -76,6 +82,8 @@ impl Door {
 pub(crate) struct Connection {
     stream: TcpStream,
     read: Vec<u8>,
+    /// Whether no body follows a head, whatever its length: HEAD was asked.
+    heads_only: bool,
 }
 
 #[derive(Debug)]
@@ -112,6 +120,7 @@ impl Connection {
     }
 
     pub(crate) async fn ask(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
+        self.heads_only = method == "HEAD";
         self.send_request(method, path, headers, body).await;
         self.receive().await
     }
@@ -130,7 +139,8 @@ impl Connection {
         let head = String::from_utf8(self.read.drain(..end).collect()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let mut response = Response { status, head, body: Vec::new() };
-        let length = response.header("content-length").unwrap_or("0").parse().unwrap();
+        let length =
+            if self.heads_only { 0 } else { response.header("content-length").unwrap_or("0").parse().unwrap() };
         while self.read.len() < length {
             assert_ne!(self.read_more().await, 0, "the connection ended");
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod accepted;
 mod calls;
 mod client;
 #[path = "../coap/echo.rs"]

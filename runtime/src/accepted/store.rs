@@ -15,7 +15,9 @@
 //!
 //! What is done to the file is [`record`](super::record)'s affair.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -35,6 +37,14 @@ const LOG_BYTES: u32 = 4 << 20;
 /// Why something was not stored or read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Its file cannot be made or opened.
+    #[error("the file of accepted calls, {}, cannot be used", path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
     /// The database said so.
     #[error("the database of accepted calls, {}, cannot be used", path.display())]
     Database {
@@ -167,6 +177,9 @@ impl Worker {
 }
 
 fn open(path: &Path) -> Result<Connection, StoreError> {
+    // SQLite would make it readable for all; its log has the mode that the file has.
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.map_err(|source| StoreError::File { path: path.to_owned(), source: Arc::new(source) })?;
     let prepare = || {
         let connection = Connection::open(path)?;
         // One process has the file, for the state directory is locked: no memory has to be shared with others.

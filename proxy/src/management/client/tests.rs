@@ -1,10 +1,11 @@
 use std::error::Error;
 
 use axum::body::Body;
+use axum::extract::RawQuery;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
-use sandbar_runtime::Outcome;
+use sandbar_runtime::{AcceptedState, CallId, Outcome};
 use tokio::net::UnixListener;
 
 use super::super::protocol::encode_answer;
@@ -81,6 +82,63 @@ async fn a_call_brings_its_answer_back() {
     forget(&client);
     assert_eq!(answer.outcome, Outcome::Done);
     assert_eq!(answer.payload, &b"21.5\n\xff"[..]);
+}
+
+#[tokio::test]
+async fn an_accepted_call_brings_its_location_back() {
+    let accept = async |RawQuery(query): RawQuery| {
+        let mut answer = Answer::refused(Outcome::Accepted, "");
+        answer.properties.location = query;
+        encode_answer(&answer).unwrap()
+    };
+    let router = Router::new().route("/v1/applications/{name}/calls", post(accept));
+    let client = client_of("accept", router).await;
+    let request = Request { application: "thermostat".into(), mode: Mode::Asynchronous, ..Request::default() };
+    let answer = client.call(request).await.unwrap();
+    forget(&client);
+    assert_eq!(answer.outcome, Outcome::Accepted);
+    assert_eq!(answer.properties.location.as_deref(), Some("asynchronous=true"));
+}
+
+#[tokio::test]
+async fn each_request_about_an_accepted_call_has_its_path_and_method() {
+    let status = AcceptedStatus {
+        ticket: "t".into(),
+        application: "ä/b".into(),
+        function: None,
+        state: AcceptedState::Dead,
+        attempts: 3,
+        accepted_ms: 1,
+        ended_ms: Some(2),
+        outcome: Some(Outcome::Failed),
+        diagnostic: "it broke".into(),
+        payload_bytes: 5,
+        answer_bytes: 0,
+    };
+    let listed = status.clone();
+    let list = async move |RawQuery(query): RawQuery| {
+        assert!(query.is_none_or(|query| query == "application=%C3%A4%2Fb"));
+        Json([listed])
+    };
+    let answer = async || encode_answer(&Answer::refused(Outcome::Failed, "it broke")).unwrap();
+    let busy = ErrorBody { error: "under way".into(), causes: Vec::new() };
+    let refuse = async move || (StatusCode::CONFLICT, Json(busy));
+    let call = "/v1/applications/%C3%A4%2Fb/calls/000000000000feed0000000000000007";
+    let router = Router::new()
+        .route("/v1/calls", get(list))
+        .route(call, get(answer).delete(refuse))
+        .route(&format!("{call}/replay"), post(async || StatusCode::NO_CONTENT));
+    let client = client_of("accepted", router).await;
+    let ticket = Ticket { call: CallId(0xfeed), secret: 7 };
+    for application in [None, Some("ä/b")] {
+        assert_eq!(client.accepted_calls(application).await.unwrap(), std::slice::from_ref(&status));
+    }
+    let answer = client.accepted_answer("ä/b", ticket).await.unwrap();
+    assert_eq!((answer.outcome, answer.diagnostic.as_str()), (Outcome::Failed, "it broke"));
+    client.replay("ä/b", ticket).await.unwrap();
+    let refused = client.forget("ä/b", ticket).await.unwrap_err();
+    forget(&client);
+    assert!(matches!(refused, ClientError::Refused { status, .. } if status == 409), "{refused}");
 }
 
 fn log_of(chunks: &'static [&'static str]) -> Router {

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -34,6 +36,8 @@ async fn what_was_stored_is_there_when_the_file_is_opened_again() {
     store.close().await;
     let again = Store::new(store.path.clone());
     assert_eq!(calls(&again).await, (1..=300).collect::<Vec<_>>());
+    let mode = std::fs::metadata(&store.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     // As unsigned as it was.
     let entries = again.run(record::entries).await.unwrap();
     assert_eq!(entries[0].ticket, ticket(1));
