@@ -54,8 +54,6 @@ const fn row(number: u16, media_type: &'static str) -> Row {
 pub(crate) const TEXT: u16 = 0;
 /// `application/link-format` (RFC 6690), the format of discovery.
 pub(crate) const LINK_FORMAT: u16 = 40;
-/// JSON.
-pub(crate) const JSON: u16 = 50;
 
 /// The media type of a number, if it has a row.
 pub(crate) fn media_type(number: u16) -> Option<&'static str> {

@@ -33,9 +33,8 @@ mod store;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bytes::Bytes;
 use sandbar_bus::AnswerProperties;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -50,13 +49,6 @@ use index::{Forgotten, Index};
 pub use limits::AcceptedLimits;
 use store::Store;
 pub use store::StoreError;
-
-/// What the answer to a call is that has not ended: the same as an object in JSON, for those who cannot tell by a code.
-const NOT_ENDED: &[u8] = br#"{"outcome":"accepted"}"#;
-/// The number of JSON in the CoAP Content-Formats registry.
-const JSON: u16 = 50;
-/// When it is worth while to ask again for the answer to a call that has not ended.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How far an accepted call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,13 +213,7 @@ impl Accepted {
         let unknown = || Answer::refused(Outcome::NotFound, AcceptedError::NoSuchCall(ticket).to_string());
         let Some(AcceptedCall { ended, .. }) = self.find(application, ticket) else { return unknown() };
         if !ended {
-            return Answer {
-                call: Some(ticket.call),
-                payload: Bytes::from_static(NOT_ENDED),
-                content_format: Some(JSON),
-                retry_after: Some(ASK_AGAIN),
-                ..Answer::refused(Outcome::Accepted, "")
-            };
+            return Answer { call: Some(ticket.call), ..Answer::not_ended() };
         }
         match self.store.run(move |database| record::answer(database, ticket.call)).await {
             Ok(Some(mut answer)) => {

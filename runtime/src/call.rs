@@ -194,7 +194,25 @@ pub struct Answer {
     pub hops: Vec<Hop>,
 }
 
+/// What is to be seen of an accepted call that has not ended: the outcome as an object in JSON, for those who cannot tell by a code.
+const NOT_ENDED: &[u8] = br#"{"outcome":"accepted"}"#;
+/// The number of JSON in the CoAP Content-Formats registry.
+const JSON: u16 = 50;
+/// When it is worth while to ask again for the answer to a call that has not ended.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 impl Answer {
+    /// What whoever asks after an accepted call is told until it has ended.
+    #[must_use]
+    pub fn not_ended() -> Self {
+        Self {
+            payload: Bytes::from_static(NOT_ENDED),
+            content_format: Some(JSON),
+            retry_after: Some(ASK_AGAIN),
+            ..Self::refused(Outcome::Accepted, "")
+        }
+    }
+
     /// An answer that carries no output, only why there is none.
     #[must_use]
     pub fn refused(outcome: Outcome, diagnostic: impl Into<String>) -> Self {

@@ -13,7 +13,7 @@ use super::message::Message;
 use super::option::{self, Observe, RequestOptions, Unwanted};
 use super::response::{Refusal, Response};
 use super::visitor::Visitor;
-use crate::content_format::{JSON, LINK_FORMAT};
+use crate::content_format::LINK_FORMAT;
 use crate::outcome::{codes, diagnostic_line};
 use crate::service::Service;
 use crate::uri::{self, Location};
@@ -292,12 +292,7 @@ fn accepted(answer: Answer, code: ResponseType, accept: Option<u16>) -> Response
 
 /// What is to be seen of a call that has not ended, in the host's words: for who observes it, as the host is not asked then.
 pub(super) fn not_ended(accept: Option<u16>) -> Response {
-    let answer = Answer {
-        payload: Bytes::from_static(br#"{"outcome":"accepted"}"#),
-        content_format: Some(JSON),
-        ..Answer::refused(Outcome::Accepted, "")
-    };
-    accepted(answer, codes(Outcome::Accepted).coap_read, accept)
+    accepted(Answer::not_ended(), codes(Outcome::Accepted).coap_read, accept)
 }
 
 /// 2.03 in place of content that the peer has already, by its ETag (RFC 7252, section 5.10.6.2). Saves its way, not its making.

@@ -1,4 +1,7 @@
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::*;
 use crate::host::HostConfig;
@@ -63,7 +66,7 @@ async fn an_answer_is_given_as_the_function_gave_it_and_has_a_name() {
     let (_directory, accepted, _) = host().await;
     let ticket = put(&accepted, 1).await;
     let pending = accepted.answer("porch", ticket).await;
-    assert_eq!((pending.outcome, &pending.payload[..]), (Outcome::Accepted, NOT_ENDED));
+    assert_eq!((pending.outcome, &pending.payload[..]), (Outcome::Accepted, &br#"{"outcome":"accepted"}"#[..]));
     let properties = AnswerProperties { code: Code::new(2, 1), max_age_s: Some(9), ..AnswerProperties::default() };
     let given = Answer {
         payload: Bytes::from_static(b"\xff22"),
