@@ -13,7 +13,7 @@ help:
 	@echo "make test             install what the tests need, and run all of them (as root)"
 	@echo "make test-cgroup2     limits, and the service for systemd, on control groups v2, in virtual machines (as root)"
 	@echo "make check            formatting and lints, all warnings as errors"
-	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, two minutes of libFuzzer on each layer, abuse of the CoAP doors, 3,000 kills (as root)"
+	@echo "make soak             100 million messages over processes that are killed, 10 million rounds beside a hostile one, 10 million CoAP datagrams, two minutes of libFuzzer on each layer, abuse of the CoAP doors, 3,400 kills (as root)"
 	@echo "make fuzz             libFuzzer on the layers of the CoAP door, a minute each; ARGUMENTS='300 codec' for one of them and longer"
 	@echo "make many             500 sandboxes side by side, or SANDBAR_MANY, killed and started again (as root)"
 	@echo "make bench            measure what is claimed, beside floors and peers, on this machine (as root; half an hour, once it is built)"
