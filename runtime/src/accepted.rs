@@ -130,6 +130,8 @@ pub(crate) struct Accepted {
     index: Mutex<Index>,
     store: Store,
     outputs: Arc<Outputs>,
+    /// Held while a call is replayed: by two at once it could be on disk what it is not in mind.
+    replaying: tokio::sync::Mutex<()>,
     /// Told when there may be something to begin, or earlier than whoever begins it knows.
     changed: Notify,
     delivery: Mutex<Option<JoinHandle<()>>>,
@@ -153,7 +155,8 @@ impl Accepted {
             index.load(store.run(record::entries).await?, Instant::now());
         }
         let (changed, delivery, stopping) = (Notify::new(), Mutex::new(None), watch::Sender::new(false));
-        Ok(Arc::new(Self { limits, index: Mutex::new(index), store, outputs, changed, delivery, stopping }))
+        let (index, replaying) = (Mutex::new(index), tokio::sync::Mutex::default());
+        Ok(Arc::new(Self { limits, index, store, outputs, replaying, changed, delivery, stopping }))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -254,6 +257,7 @@ impl Accepted {
     /// # Errors
     /// When it was not, there is no room for it, or the disk fails.
     pub(crate) async fn replay(&self, application: &str, ticket: Ticket) -> Result<(), AcceptedError> {
+        let _replaying = self.replaying.lock().await;
         let bytes = {
             let mut index = self.index();
             match index.find(application, ticket) {
@@ -267,7 +271,7 @@ impl Accepted {
         };
         let stored = self.store.run(move |database| record::replay(database, ticket.call)).await;
         let mut index = self.index();
-        // Forgotten meanwhile, or replayed by somebody else.
+        // Unless it was forgotten meanwhile.
         let dead = matches!(index.find(application, ticket), Some((_, AcceptedState::Dead)));
         if stored.is_err() || !dead {
             index.release(application, bytes);

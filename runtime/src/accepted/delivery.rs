@@ -135,6 +135,7 @@ impl Accepted {
             let Some((ticket, application)) = index.owner(call) else { return };
             (ticket, application.to_owned())
         };
+        // When it is known to have ended, not before: a door that looks then has to find it so.
         self.outputs.ended(&application, ticket);
         if answer_bytes.is_none() {
             let line = format!(

@@ -118,12 +118,13 @@ impl Index {
         Self { limits, calls, shares, unended: Amount::default(), under_way: 0, turns: 0 }
     }
 
-    /// Takes up what an earlier agent left; what has not ended is waiting.
+    /// Takes up what earlier agents left, the first accepted first; what has not ended is waiting.
     pub(super) fn load(&mut self, entries: Vec<Entry>, now: Instant) {
-        for entry in entries {
+        // In their order, whatever ids earlier agents gave them.
+        for (entry, from) in entries.into_iter().zip((0..).map(|place| now + Duration::from_nanos(place))) {
             let Entry { ticket, application, function, attempts, ended, bytes } = entry;
             let state = match ended {
-                None => State::Waiting(now),
+                None => State::Waiting(from),
                 Some((ended_ms, false)) => State::Done(ended_ms),
                 Some((ended_ms, true)) => State::Dead(ended_ms),
             };

@@ -178,12 +178,13 @@ fn what_an_earlier_agent_left_is_taken_up() {
         bytes: 5,
     };
     // More than may wait now, where the limits were changed: none is lost.
-    let mut entries: Vec<Entry> = (1..=6).map(|call| entry(call, None)).collect();
+    let mut entries: Vec<Entry> = (1..=6).rev().map(|call| entry(call, None)).collect();
     entries.extend([entry(7, Some((5000, false))), entry(8, Some((5000, true)))]);
     index.load(entries, now);
     assert_eq!(index.reserve("porch", 0), Err(NoRoom::Calls(4)));
-    assert_eq!(begin(&mut index, now), [1, 2]);
-    assert_eq!(index.attempt(CallId(1)), Some(2));
+    // The first accepted first, though its id be the largest.
+    assert_eq!(begin(&mut index, now + Duration::from_secs(1)), [5, 6]);
+    assert_eq!(index.attempt(CallId(6)), Some(2));
     let state = |call| index.find("porch", ticket(call)).unwrap().1;
     assert_eq!([state(7), state(8)], [AcceptedState::Done, AcceptedState::Dead]);
     let forgotten = index.forget_application("porch");
