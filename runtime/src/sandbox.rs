@@ -8,19 +8,18 @@
 //! A [`Sandbox`] that is dropped is killed; only its control groups then stay until [`Sandbox::end`] or the next start's
 //! sweep.
 
+mod error;
 mod launch;
 mod phases;
 mod plan;
 mod process;
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use sandbar_bus::{AgentSide, Catalogue, Function, Geometry, Layout, Segment};
 use sandbar_supervisor::protocol::{self, Event, ReceiveError, Received, Renewal};
@@ -33,6 +32,8 @@ use crate::manifest::{Application, Ready, RestAfter, Runtime};
 use crate::python::Python;
 use crate::rootfs::Rootfs;
 use crate::watch::watch;
+pub use error::SandboxError;
+use error::host;
 pub(crate) use launch::USERS_PER_APPLICATION;
 use launch::{Ends, make_process};
 use phases::Phases;
@@ -99,62 +100,6 @@ pub(crate) struct Specification {
     pub(crate) python: Option<Python>,
     /// In place of the host's system directories.
     pub(crate) rootfs: Option<Arc<Rootfs>>,
-}
-
-/// Why a sandbox could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// A step on the host's side.
-    #[error("cannot {step}")]
-    Host {
-        /// What was tried.
-        step: &'static str,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// The segment cannot be laid out.
-    #[error("the limits do not fit a segment")]
-    Geometry(#[from] sandbar_bus::layout::GeometryError),
-    /// The segment cannot be made.
-    #[error("cannot make the application's segment")]
-    Segment(#[from] sandbar_bus::segment::SegmentError),
-    /// The control groups cannot be made.
-    #[error("cannot limit the sandbox")]
-    ControlGroups(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A step inside.
-    #[error("the sandbox cannot be built: {0}")]
-    Inside(String),
-    /// A worker does not come up.
-    #[error("function {function}: {reason}")]
-    Worker {
-        /// The function.
-        function: String,
-        /// What its worker said, or how it ended.
-        reason: String,
-    },
-    /// Who was to start the supervisor was killed.
-    #[error("the sandbox's launch was ended by {0}")]
-    Launch(Signal),
-    /// The supervisor ended, or said what makes no sense.
-    #[error("the sandbox ended while it was made")]
-    Ended(#[source] ReceiveError),
-    /// Nobody wants it any longer.
-    #[error("the application was removed, or the host stops, while its sandbox was made")]
-    Unwanted,
-    /// It took too long.
-    #[error("the sandbox was not ready after {} s", .0.as_secs())]
-    Slow(Duration),
-}
-
-impl From<CgroupError> for SandboxError {
-    fn from(error: CgroupError) -> Self {
-        Self::ControlGroups(Box::new(error))
-    }
-}
-
-fn host(step: &'static str) -> impl FnOnce(nix::errno::Errno) -> SandboxError {
-    move |errno| SandboxError::Host { step, source: errno.into() }
 }
 
 /// A running sandbox.
