@@ -99,6 +99,8 @@ impl DemoArguments {
         }
         stage.title("A picture, in blocks: look > thumbnail; metadata gets it as well, and runs on its own")?;
         self.send_picture(&mut stage).await?;
+        stage.title("The same picture, and nobody waits: the call is stored, and its answer kept at a location")?;
+        self.leave_picture(&mut stage).await?;
         stage.title("What is refused, and how misbehaving functions end")?;
         misbehave(&mut stage).await?;
         stage.end()
@@ -112,10 +114,22 @@ impl DemoArguments {
         output::line(&format!("  {name} in {} ms: {functions}", began.elapsed().as_millis()))
     }
 
-    async fn send_picture(&self, stage: &mut Stage<'_>) -> Result<(), Failure> {
+    fn picture(&self) -> Result<Vec<u8>, Failure> {
         let path = self.examples.join("pictures/scene.jpg");
-        let picture =
-            std::fs::read(&path).map_err(|source| Failure::Input { what: path.display().to_string(), source })?;
+        std::fs::read(&path).map_err(|source| Failure::Input { what: path.display().to_string(), source })
+    }
+
+    async fn leave_picture(&self, stage: &mut Stage<'_>) -> Result<(), Failure> {
+        let (picture, hops) = (self.picture()?, &["look", "thumbnail"]);
+        // What the location answers is read.
+        let act = Act { content_format: Some(JPEG), hops, ..Act::new("gallery", &picture, (2, 5)) };
+        let thumbnail = stage.accept(&act).await?.payload;
+        stage.expect(thumbnail.starts_with(&JPEG_MAGIC), "the answer is a JPEG");
+        Ok(())
+    }
+
+    async fn send_picture(&self, stage: &mut Stage<'_>) -> Result<(), Failure> {
+        let picture = self.picture()?;
         let hops = &["look", "thumbnail"];
         let act = Act { content_format: Some(JPEG), hops, ..Act::new("gallery", &picture, (2, 4)) };
         let thumbnail = stage.call(&act).await?.payload;

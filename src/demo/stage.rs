@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use sandbar_proxy::client::{Client, Method, Request, Response};
+use sandbar_runtime::Answer;
 
 use super::host::OpenHost;
 use crate::failure::Failure;
@@ -14,6 +15,8 @@ use crate::output;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a function that nobody waits for may take until its log has a line.
 const SIDE_BRANCH_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before it is asked again whether an accepted call has ended.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 /// Longer text is told by its length.
 const SHOWN_BYTES_MAX: usize = 320;
 
@@ -84,11 +87,38 @@ impl<'a> Stage<'a> {
         let Act { path, payload, content_format, .. } = *act;
         let began = Instant::now();
         let response = self.coap.request(&Request { method: Method::Post, path, payload, content_format }).await?;
-        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+        self.answered(act, began, response).await
+    }
+
+    /// Has a call accepted over CoAP, and asks at its location until it has ended; prints both, and the path of the call.
+    pub(super) async fn accept(&mut self, act: &Act<'_>) -> Result<Response, Failure> {
+        let path = format!("{}?async", act.path);
+        output::line(&format!("  sent      /{path}: {}", summary(act.payload)))?;
+        let Act { payload, content_format, .. } = *act;
+        let began = Instant::now();
+        let request = Request { method: Method::Post, path: &path, payload, content_format };
+        let Response { code: (class, detail), location, .. } = self.coap.request(&request).await?;
+        let location = location.unwrap_or_default();
+        output::line(&format!("  accepted  {class}.{detail:02} in {:.1} ms: {location}", millis(began)))?;
+        self.expect((class, detail) == (2, 1) && !location.is_empty(), "the call is accepted, and its location told");
+        let question = Request { method: Method::Get, path: &location, payload: b"", content_format: None };
+        let until = began + PATIENCE;
+        loop {
+            let response = self.coap.request(&question).await?;
+            if response.payload != Answer::not_ended().payload || Instant::now() > until {
+                return self.answered(act, began, response).await;
+            }
+            tokio::time::sleep(BETWEEN_QUESTIONS).await;
+        }
+    }
+
+    /// Prints an answer and its call's path, and checks both.
+    async fn answered(&mut self, act: &Act<'_>, began: Instant, response: Response) -> Result<Response, Failure> {
         let (class, detail) = response.code;
-        output::line(&format!("  answered  {class}.{detail:02} in {took_ms:.1} ms: {}", summary(&response.payload)))?;
+        let (took_ms, said) = (millis(began), summary(&response.payload));
+        output::line(&format!("  answered  {class}.{detail:02} in {took_ms:.1} ms: {said}"))?;
         // What is refused as a client's error has not become a call.
-        let hops = if class == 4 { Vec::new() } else { self.path_of_last_call(path).await? };
+        let hops = if class == 4 { Vec::new() } else { self.path_of_last_call(act.path).await? };
         for Hop { function, pid, times } in &hops {
             output::line(&format!("            {:<18} {times}", format!("{function}[{pid}]")))?;
         }
@@ -152,6 +182,11 @@ fn hops(line: &str) -> Vec<Hop> {
         Some(Hop { function: function.to_owned(), pid: pid.to_owned(), times: times.to_owned() })
     });
     hops.collect()
+}
+
+/// Milliseconds since then.
+fn millis(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1000.0
 }
 
 /// A payload in a line: text as it is, anything else by its length.
