@@ -58,10 +58,17 @@ cannot_be_put_behind_the_host() { # what an instance can do about the order in w
     says 'Permission denied' sandbar invoke hungry/order
 }
 
+# Under the unit's filter and file system: the call is stored before it is made.
+answers_later() {
+    location=$(sandbar invoke hungry/echo kept --async) || return
+    says kept sandbar calls answer "$location" --wait 20s
+}
+
 comes_back() {
     kill -KILL "$(main_pid)"
     within 100 says 1 systemctl show --property=NRestarts --value sandbar || return
-    within 200 says alive sandbar invoke hungry/echo alive
+    within 200 says alive sandbar invoke hungry/echo alive || return
+    says kept sandbar calls answer "$location"
 }
 
 stops() {
@@ -86,6 +93,7 @@ check 'a crash is told by its signal' a_crash_is_told
 check 'a function cannot put itself behind the host when memory is short' cannot_be_put_behind_the_host
 check 'the service is none the worse' is_active_still
 check 'removal takes all groups, those of functions too' the_rest_is_gone_after_removal
-check 'an agent that is killed comes back, with its applications' comes_back
+check 'a call that nobody waits for is answered' answers_later
+check 'an agent that is killed comes back, with its applications and accepted calls' comes_back
 check 'it stops, and leaves no group' stops
 echo "finished systemd"
