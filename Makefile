@@ -58,6 +58,7 @@ soak:
 	sh scripts/fuzz.sh 120
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap_abuse -- --nocapture
 	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test observers_memory -- --nocapture
+	SANDBAR_SOAK=1 cargo test --release --locked -p sandbar-proxy --test coap loss -- --nocapture
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
 		cargo test --release --locked -p sandbar-bus --test hostile
 	SANDBAR_SOAK=1 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
