@@ -65,6 +65,7 @@ use coap_lite::MessageType;
 use sandbar_runtime::outputs::Watcher;
 use tokio::task::JoinSet;
 
+pub use self::call::ASYNC_QUERY;
 pub use self::config::{CoapConfig, GroupConfig, Limit, TransferLimits};
 pub use self::counters::{CoapCounters, Counter};
 pub use self::datagram::BindError;

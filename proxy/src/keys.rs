@@ -268,7 +268,8 @@ fn check_identity(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+/// Bytes that were written as two hexadecimal digits each; `None` if these are not.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -246,7 +246,7 @@ impl HostAgent {
 
     /// The answer to an accepted call: [`Outcome::Accepted`](crate::Outcome::Accepted) while it has not ended, and
     /// [`Outcome::NotFound`](crate::Outcome::NotFound) if there is none (any more). One that was given up is answered as its last attempt
-    /// was. An answer that is not refused has an ETag.
+    /// was. That of one that was done has an `ETag`.
     pub async fn accepted_answer(&self, application: &str, ticket: Ticket) -> Answer {
         self.shared.accepted.answer(application, ticket).await
     }

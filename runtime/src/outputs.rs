@@ -21,7 +21,7 @@
 //! 2. A watcher holds one output for each function it watches at most, and 64 MiB in all: a slow door misses those between,
 //!    never the newest, and holds nobody up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
@@ -111,8 +111,8 @@ struct State {
     watched: HashMap<String, HashMap<Subject, Slot>>,
     /// Functions with something new, the first first.
     fresh: Vec<Arc<Watched>>,
-    /// Accepted calls that have ended.
-    ended: Vec<Arc<Watched>>,
+    /// Accepted calls that have ended, of those that are watched.
+    ended: HashSet<Arc<Watched>>,
     /// Applications that were replaced or removed.
     replaced: Vec<String>,
     bytes: usize,
@@ -124,7 +124,7 @@ struct State {
 struct Slot {
     watched: Arc<Watched>,
     newest: Option<Output>,
-    /// Outputs since the last that was taken; of an accepted call, 1 if its end waits to be told.
+    /// Outputs since the last that was taken.
     given: u32,
 }
 
@@ -205,12 +205,11 @@ impl Waiting {
     fn ended(&self, application: &str, ticket: Ticket) {
         let mut state = self.lock();
         let State { watched, ended, .. } = &mut *state;
-        let slot = watched.get_mut(application).and_then(|subjects| subjects.get_mut(&Subject::Call(ticket)));
-        let Some(slot) = slot.filter(|slot| slot.given == 0) else { return };
-        slot.given = 1;
-        ended.push(Arc::clone(&slot.watched));
-        drop(state);
-        self.changed.notify_one();
+        let slot = watched.get(application).and_then(|subjects| subjects.get(&Subject::Call(ticket)));
+        if slot.is_some_and(|slot| ended.insert(Arc::clone(&slot.watched))) {
+            drop(state);
+            self.changed.notify_one();
+        }
     }
 
     fn replaced(&self, application: &str) {
@@ -247,7 +246,7 @@ impl Watcher {
             state.bytes -= newest.payload.len();
             state.fresh.retain(|fresh| **fresh != *watched);
         }
-        state.ended.retain(|ended| **ended != *watched);
+        state.ended.remove(watched);
         self.outputs.watched.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -280,14 +279,7 @@ impl Watcher {
             }
         }
         *bytes = 0;
-        for ended in ended.drain(..) {
-            if let Some(slot) =
-                watched.get_mut(&ended.application).and_then(|subjects| subjects.get_mut(&ended.subject))
-            {
-                slot.given = 0;
-                changes.push(Change::Call(ended));
-            }
-        }
+        changes.extend(ended.drain().map(Change::Call));
         changes.extend(replaced.drain(..).map(Change::Application));
         changes
     }

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use sandbar_proxy::client::{Client, Method, Request, Response};
+use sandbar_proxy::coap::ASYNC_QUERY;
 use sandbar_runtime::Answer;
 
 use super::host::OpenHost;
@@ -92,7 +93,7 @@ impl<'a> Stage<'a> {
 
     /// Has a call accepted over CoAP, and asks at its location until it has ended; prints both, and the path of the call.
     pub(super) async fn accept(&mut self, act: &Act<'_>) -> Result<Response, Failure> {
-        let path = format!("{}?async", act.path);
+        let path = format!("{}?{ASYNC_QUERY}", act.path);
         output::line(&format!("  sent      /{path}: {}", summary(act.payload)))?;
         let Act { payload, content_format, .. } = *act;
         let began = Instant::now();

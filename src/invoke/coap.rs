@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use sandbar_proxy::client::{Client, Method, Request, Response};
+use sandbar_proxy::coap::ASYNC_QUERY;
 use sandbar_runtime::{Answer, AnswerProperties, Outcome};
 
 use crate::calls::CallLocation;
@@ -13,8 +14,6 @@ use crate::url::CoapUrl;
 
 /// How long an answer is waited for, unless it is said.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The part of a query that asks for a call to be accepted.
-const ASYNC: &str = "async";
 
 /// What a call carries, and how it is made.
 pub(super) struct Call<'a> {
@@ -45,7 +44,7 @@ impl Call<'_> {
     /// The path and query that were given, and that the call is not waited for.
     fn path<'p>(&self, given: &'p str) -> Cow<'p, str> {
         let query = given.split_once('?').map(|(_, query)| query);
-        let said = query.is_some_and(|query| query.split('&').any(|part| part == ASYNC));
+        let said = query.is_some_and(|query| query.split('&').any(|part| part == ASYNC_QUERY));
         if !self.asynchronous || said {
             return Cow::Borrowed(given);
         }
@@ -54,7 +53,7 @@ impl Call<'_> {
             Some("") => "",
             Some(_) => "&",
         };
-        Cow::Owned(format!("{given}{between}{ASYNC}"))
+        Cow::Owned(format!("{given}{between}{ASYNC_QUERY}"))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::service::Service;
 use crate::uri::{self, Location};
 
 /// The part of a query that asks for a call to be accepted and made later. The function does not see it.
-const ASYNCHRONOUS: &str = "async";
+pub const ASYNC_QUERY: &str = "async";
 
 /// A request that may be served, as far as can be told without looking at any state.
 #[derive(Debug)]
@@ -217,7 +217,7 @@ impl Inquiry {
 /// Whether the caller waits, by his query; what says so is taken out.
 fn take_mode(query: &mut Vec<String>) -> Mode {
     let parts = query.len();
-    query.retain(|part| part != ASYNCHRONOUS);
+    query.retain(|part| part != ASYNC_QUERY);
     if query.len() < parts { Mode::Asynchronous } else { Mode::Synchronous }
 }
 

@@ -9,6 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use sandbar_runtime::{Answer, AnswerProperties, CallId, Code, Hop, LogLine, Outcome};
 use serde::{Deserialize, Serialize};
 
+use crate::keys;
+
 /// What `/v1/host` answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostStatus {
@@ -210,7 +212,7 @@ impl AnswerHead {
             None => None,
         };
         let etag = match self.etag {
-            Some(digits) => Some(from_hexadecimal(&digits)?),
+            Some(digits) => Some(keys::from_hex(&digits)?),
             None => None,
         };
         Some(Answer {
@@ -225,18 +227,6 @@ impl AnswerHead {
             hops: self.hops,
         })
     }
-}
-
-/// Bytes that were written as two digits each; `None` if these are not.
-fn from_hexadecimal(digits: &str) -> Option<Vec<u8>> {
-    let pair = |pair: &[u8]| {
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        match *pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        }
-    };
-    digits.as_bytes().chunks(2).map(pair).collect()
 }
 
 /// A duration in whole milliseconds, as many as fit.

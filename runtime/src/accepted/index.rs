@@ -277,7 +277,7 @@ impl Index {
 
     /// Whether anything is kept that [`Self::expire`] will forget one day.
     pub(super) fn keeps(&self) -> bool {
-        self.calls.len() > self.unended.calls
+        self.shares.values().any(|share| !share.done.by_age.is_empty() || !share.dead.by_age.is_empty())
     }
 
     /// What is known of a call of this application.
